@@ -1,0 +1,1 @@
+"""fivefold: jina-embeddings-v3, self-hosted."""

@@ -1,0 +1,119 @@
+"""Low-rank task terms on linears and embeddings, routed by contiguous task slices.
+
+A layer computes its plain output once for the whole pack and then adds, for each task slice, that task's low-rank term.
+Nothing of the weight's own size is ever formed, there is no mask per row and no "active adapter", so one forward serves
+any mix of tasks from any number of threads. `merge_task` is the other way round: one task folded into the weights, once.
+
+Formulas (Hu et al. 2021, arXiv 2106.09685), scaling s = alpha / rank, task t:
+    linear      y = x W^T + b + s (x A_t^T) B_t^T        A [K, R, in],   B [K, out, R]
+    embedding   y = W[ids] + s A_t[ids] B_t              A [K, rows, R], B [K, R, dim]
+
+Shapes: T tokens in the pack, K tasks, R rank.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fivefold.config import NO_TASK
+from fivefold.packing import TaskSlice
+
+TaskSlices = tuple[TaskSlice, ...]
+
+
+def _bank(*shape: int) -> nn.Parameter | None:
+    return nn.Parameter(torch.empty(shape)) if shape[0] else None
+
+
+class LoRALinear(nn.Module):
+    """A linear layer with one low-rank term for each of `tasks` tasks; zero tasks make it a plain linear."""
+
+    def __init__(self, in_features: int, out_features: int, *, tasks: int, rank: int, scaling: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.bias = nn.Parameter(torch.empty(out_features))
+        self.lora_A = _bank(tasks, rank, in_features)
+        self.lora_B = _bank(tasks, out_features, rank)
+        self.scaling = scaling
+
+    def forward(self, x: Tensor, task_slices: TaskSlices) -> Tensor:
+        """x [T, in] -> [T, out]."""
+        y = F.linear(x, self.weight, self.bias)
+        if self.lora_A is not None and self.lora_B is not None:
+            for s in _adapted(task_slices):
+                low = F.linear(x[s.start : s.stop], self.lora_A[s.task_id])  # [t, R]
+                y[s.start : s.stop].addmm_(low, self.lora_B[s.task_id].T, alpha=self.scaling)
+        return y
+
+    @torch.no_grad()
+    def merge_task(self, task_id: int) -> None:
+        """Fold one task into the weight and drop the banks: W + s B A, computed in float32."""
+        if self.lora_A is not None and self.lora_B is not None:
+            if task_id != NO_TASK:
+                delta = self.lora_B[task_id].float() @ self.lora_A[task_id].float()
+                self.weight = _merged(self.weight, delta, self.scaling)
+            self.lora_A = self.lora_B = None
+
+    @torch.no_grad()
+    def reset_lora(self) -> None:
+        """Start values of a fresh adapter, which changes nothing yet: A Kaiming-uniform, B zero."""
+        if self.lora_A is not None and self.lora_B is not None:
+            for bank in self.lora_A:
+                nn.init.kaiming_uniform_(bank, a=math.sqrt(5))
+            self.lora_B.zero_()
+
+
+class LoRAEmbedding(nn.Module):
+    """An embedding table with one low-rank term for each task; rows are gathered first, then adapted."""
+
+    def __init__(self, rows: int, dim: int, *, tasks: int, rank: int, scaling: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(rows, dim))
+        self.lora_A = _bank(tasks, rows, rank)
+        self.lora_B = _bank(tasks, rank, dim)
+        self.scaling = scaling
+
+    def forward(self, ids: Tensor, task_slices: TaskSlices) -> Tensor:
+        """ids [T] -> [T, dim]."""
+        y = F.embedding(ids, self.weight)
+        if self.lora_A is not None and self.lora_B is not None:
+            for s in _adapted(task_slices):
+                low = F.embedding(ids[s.start : s.stop], self.lora_A[s.task_id])  # [t, R]
+                y[s.start : s.stop].addmm_(low, self.lora_B[s.task_id], alpha=self.scaling)
+        return y
+
+    @torch.no_grad()
+    def merge_task(self, task_id: int) -> None:
+        """Fold one task into the table and drop the banks: W + s A B, computed in float32."""
+        if self.lora_A is not None and self.lora_B is not None:
+            if task_id != NO_TASK:
+                delta = self.lora_A[task_id].float() @ self.lora_B[task_id].float()
+                self.weight = _merged(self.weight, delta, self.scaling)
+            self.lora_A = self.lora_B = None
+
+    @torch.no_grad()
+    def reset_lora(self) -> None:
+        """Start values of a fresh adapter, as the release has them for tables: A zero, B normal."""
+        if self.lora_A is not None and self.lora_B is not None:
+            self.lora_A.zero_()
+            nn.init.normal_(self.lora_B)
+
+
+def _adapted(task_slices: TaskSlices) -> TaskSlices:
+    return tuple(s for s in task_slices if s.task_id != NO_TASK)
+
+
+def _merged(weight: Tensor, delta: Tensor, scaling: float) -> nn.Parameter:
+    merged = (weight.float() + scaling * delta).to(weight.dtype)
+    return nn.Parameter(merged, requires_grad=weight.requires_grad)
+
+
+def merge_task(model: nn.Module, task_id: int) -> None:
+    """Fold one task into every adapted layer of `model`, in place; `NO_TASK` just drops the adapters."""
+    for module in model.modules():
+        if isinstance(module, LoRALinear | LoRAEmbedding):
+            module.merge_task(task_id)

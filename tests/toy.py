@@ -1,0 +1,98 @@
+"""Small random models and a small real tokenizer, made in memory: what every test stands on."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer as RustTokenizer
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from fivefold.config import TASKS, ModelConfig
+from fivefold.embedder import Embedder, TorchBackend
+from fivefold.model import Encoder
+from fivefold.sequence import Sequence
+from fivefold.tokenizer import Tokenizer
+
+TEXTS = [
+    "The quick brown fox jumps over the lazy dog near the river bank.",
+    "Der schnelle braune Fuchs springt über den faulen Hund am Flussufer.",
+    "Le renard brun saute par-dessus le chien paresseux au bord de la rivière.",
+    "El zorro marrón salta sobre el perro perezoso junto al río.",
+    "Быстрая коричневая лиса прыгает через ленивую собаку у реки.",
+    "敏捷的棕色狐狸跳过了河边的懒狗。今天天气很好，我们去公园散步。",
+    "素早い茶色の狐が川辺の怠け者の犬を飛び越える。明日は雨が降るでしょう。",
+    "तेज भूरी लोमड़ी नदी के किनारे आलसी कुत्ते के ऊपर कूदती है।",
+    "الثعلب البني السريع يقفز فوق الكلب الكسول بالقرب من النهر.",
+    "สุนัขจิ้งจอกสีน้ำตาลกระโดดข้ามสุนัขขี้เกียจใกล้แม่น้ำ",
+    *(task.prompt for task in TASKS if task.prompt),
+]
+
+
+def config(**changes: object) -> ModelConfig:
+    """A v3 architecture small enough to run in milliseconds, with all five tasks."""
+    values: dict[str, object] = {
+        "vocab_size": 400,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 64,
+        "lora_adaptations": tuple(t.name for t in TASKS),
+        "task_instructions": {t.name: t.prompt for t in TASKS},
+        "matryoshka_dimensions": (8, 16, 32),
+    }
+    return ModelConfig(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def encoder(model_config: ModelConfig | None = None, *, seed: int = 0, adapters: float = 0.5) -> Encoder:
+    """Random weights; `adapters` is the size of the LoRA entries, large enough that tasks differ visibly."""
+    torch.manual_seed(seed)
+    model = Encoder(model_config or config())
+    model.reset_parameters()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora" in name:
+                parameter.normal_(std=adapters)
+            elif name.endswith("bias"):
+                parameter.normal_(std=0.1)
+            elif "norm" not in name:
+                parameter.normal_(std=0.3)
+    return model.eval().requires_grad_(False)
+
+
+@cache
+def rust_tokenizer(vocab_size: int = 400) -> RustTokenizer:
+    """A unigram tokenizer of XLM-R's shape, trained on `TEXTS`, once."""
+    rust = RustTokenizer(models.Unigram())
+    rust.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(" {2,}", " ")])
+    rust.pre_tokenizer = pre_tokenizers.Metaspace()
+    rust.decoder = decoders.Metaspace()
+    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size, special_tokens=specials, unk_token="<unk>", show_progress=False
+    )
+    rust.train_from_iterator(TEXTS, trainer)
+    rust.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return rust
+
+
+def tokenizer(model_config: ModelConfig | None = None) -> Tokenizer:
+    """The toy tokenizer with the toy model's prompts."""
+    return Tokenizer(rust_tokenizer(), model_config or config())
+
+
+def embedder(model_config: ModelConfig | None = None, *, max_batch_tokens: int = 256) -> Embedder:
+    """A whole toy system."""
+    made = model_config or config()
+    backend = TorchBackend(encoder(made), torch.device("cpu"))
+    return Embedder(backend, tokenizer(made), model_name="toy", max_batch_tokens=max_batch_tokens)
+
+
+def sequence(ids: list[int], task_id: int = -1, spans: list[tuple[int, int]] | None = None) -> Sequence:
+    """A `Sequence` from plain numbers, pooled as a whole unless spans are given."""
+    whole = spans or [(0, len(ids))]
+    return Sequence(np.array(ids, dtype=np.int32), task_id, np.array(whole, dtype=np.int32))
