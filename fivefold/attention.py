@@ -1,7 +1,7 @@
 """Rotary positions and variable-length attention: one signature, its kernels behind it.
 
-Shapes: T tokens in the pack, N heads, H head dim, B sequences, L tokens of one sequence. Every kernel takes q, k, v [T, N, H]
-and attends within each sequence only, in both directions, with scale H ** -0.5.
+Shapes: T tokens in the pack, N heads, H head dim, B sequences, L tokens of one sequence. Every kernel takes q, k, v
+[T, N, H] and attends within each sequence only, in both directions, with scale H ** -0.5.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def grouped_sdpa(q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch) -> Tensor:
     for length, group in groupby(batch.seqlens):
         stop = start + length * len(list(group))
         # [n L, N, H] -> [n, N, L, H], views only
-        parts = (x[start:stop].view(-1, length, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
-        out = F.scaled_dot_product_attention(*parts)
+        q_n, k_n, v_n = (x[start:stop].view(-1, length, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
+        out = F.scaled_dot_product_attention(q_n, k_n, v_n)
         outs.append(out.transpose(1, 2).reshape(stop - start, *q.shape[1:]))
         start = stop
     return outs[0] if len(outs) == 1 else torch.cat(outs)
@@ -64,7 +64,9 @@ def varlen_flash(q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn  # torch >= 2.10, loads CUDA kernels
 
     n = batch.max_seqlen
-    return varlen_attn(q, k, v, batch.cu_seqlens, batch.cu_seqlens, n, n)
+    out = varlen_attn(q, k, v, batch.cu_seqlens, batch.cu_seqlens, n, n)
+    assert isinstance(out, Tensor), "varlen_attn returns a tuple only where more than the output is asked for"
+    return out
 
 
 KERNELS: dict[str, Kernel] = {"reference": reference, "sdpa": grouped_sdpa, "varlen": varlen_flash}

@@ -1,8 +1,9 @@
 """Late chunking: a document is read once in full context, and each chunk is pooled from its own tokens.
 
 Günther et al. 2024, arXiv 2409.04701: tokens before the text (start token, prompt) belong to the chunk that holds the
-text's first token, those after it (end token) to the chunk that holds its last. A document longer than the model becomes
-overlapping windows, and each chunk is pooled in exactly one of them: the one that leaves it most context on its poorer side.
+text's first token, those after it (end token) to the chunk that holds its last. A document longer than the model
+becomes overlapping windows, and each chunk is pooled in exactly one of them: the one that leaves it most context on its
+poorer side.
 
                  |<------------- window 0 ------------->|
     document     [..........|.....c.....|...............|......d......|.............]
@@ -42,7 +43,8 @@ class Window:
 
 
 def split(text: str, tokenizer: Tokenizer, chunk_tokens: int) -> list[CharSpan]:
-    """Character spans of chunks of at most `chunk_tokens` tokens that break at paragraphs, sentences or words, in that order.
+    """Character spans of chunks of at most `chunk_tokens` tokens that break at paragraphs, sentences or words, in
+    that order.
 
     Sentence and word boundaries are Unicode's (UAX 29), so it works in every script. White space around a chunk is left
     out; every other character is in exactly one chunk.
@@ -101,7 +103,9 @@ def token_spans(tokens: Tokens, spans: list[CharSpan]) -> IntArray:
         if a == b:  # no token starts here: take those that reach into it
             a = np.searchsorted(ends, begin, side="right")
         if a >= b:
-            raise ChunkError(f"chunk {number} (characters {begin} to {end}) holds no token: only white space or control marks")
+            raise ChunkError(
+                f"chunk {number} (characters {begin} to {end}) holds no token: only white space or control marks"
+            )
         is_last = b == len(starts) or starts[b] == _NEVER
         out[number] = tokens.prefix + a if a else 0, total if is_last else tokens.prefix + b
     return out
@@ -119,8 +123,8 @@ def windows(
 ) -> list[Window]:
     """Sequences of at most `max_length` tokens that together hold every span [C, 2] exactly once.
 
-    Each window repeats the document's prefix and suffix tokens around its stretch of text. Windows share `overlap` tokens;
-    a chunk that fits into none of them gets one centred on itself.
+    Each window repeats the document's prefix and suffix tokens around its stretch of text. Windows share `overlap`
+    tokens; a chunk that fits into none of them gets one centred on itself.
     """
     if not len(spans):
         return []
@@ -147,15 +151,19 @@ def _text_spans(tokens: Tokens, spans: IntArray) -> list[tuple[int, int]]:
 
 
 def _window_start(a: int, b: int, length: int, room: int, overlap: int, number: int) -> int:
-    """Where the window for text tokens [a, b) begins: the regular one with most context, else one centred on the chunk."""
+    """Where the window for text tokens [a, b) begins: the regular one with most context, else one centred on the
+    chunk."""
     if b - a > room:
-        raise ChunkError(f"chunk {number} has {b - a} tokens, more than the {room} the model can read at once; split it")
+        raise ChunkError(
+            f"chunk {number} has {b - a} tokens, more than the {room} the model can read at once; split it"
+        )
     end = length - room
-    starts = [*range(0, end, room - overlap), end]
+    starts: list[int] = [*range(0, end, room - overlap), end]
     fitting = [s for s in starts if s <= a and b <= s + room]
     if not fitting:
         return min(max((a + b - room) // 2, 0), end)
-    return max(fitting, key=lambda s: _context(a, b, s, length, room))
+    best: int = max(fitting, key=lambda s: _context(a, b, s, length, room))
+    return best
 
 
 def _context(a: int, b: int, start: int, length: int, room: int) -> tuple[float, float]:

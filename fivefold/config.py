@@ -128,7 +128,8 @@ class ModelConfig:
         except ValueError:
             names = ", ".join(self.lora_adaptations) or "none: this checkpoint has no adapters"
             raise UnknownTaskError(
-                f"unknown task {task!r}; the model's tasks are: {names}. Pass task=None for the body without an adapter."
+                f"unknown task {task!r}; the model's tasks are: {names}. "
+                "Pass task=None for the body without an adapter."
             ) from None
 
     def prompt(self, task: str | None) -> str:

@@ -9,7 +9,8 @@ Shapes: T tokens in the pack, S spans, L tokens of one text, D hidden, d kept di
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence as SequenceOf
+from collections.abc import Iterable
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,10 +20,11 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from fivefold import chunking, hub
+from fivefold import chunking
 from fivefold.checkpoint import load_encoder
 from fivefold.config import ModelConfig
 from fivefold.errors import InputError, NonFiniteError, TruncationWarning
+from fivefold.hub import resolve
 from fivefold.model import Encoder
 from fivefold.packing import PackedBatch, pack, plan
 from fivefold.pooling import pool
@@ -30,7 +32,7 @@ from fivefold.sequence import IntArray, Sequence
 from fivefold.tokenizer import Cut, Tokenizer, check_texts
 from fivefold.vectors import Array, FloatArray, VectorForm
 
-Task = str | None
+TaskName = str | None
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # A pack large enough to keep the matrix units busy, small enough that its activations stay cheap.
@@ -63,7 +65,8 @@ class TorchBackend:
 
 @dataclass(frozen=True, slots=True)
 class TokenVectors:
-    """Every token of one text: vectors [L, d], character offsets [L, 2] ((-1, -1) for special and prompt tokens), ids [L]."""
+    """Every token of one text: vectors [L, d], character offsets [L, 2] ((-1, -1) for special and prompt tokens),
+    ids [L]."""
 
     vectors: Array
     offsets: IntArray
@@ -104,8 +107,8 @@ class Embedder:
     ) -> None:
         if max_batch_tokens < 1:
             raise InputError(f"max_batch_tokens must be at least 1, got {max_batch_tokens}")
-        self._backend = backend
-        self._max_batch_tokens = max_batch_tokens
+        self.backend = backend
+        self.max_batch_tokens = max_batch_tokens
         self.tokenizer = tokenizer
         self.model_name = model_name
 
@@ -138,7 +141,7 @@ class Embedder:
         """
         where = _device(device)
         precision = _dtype(dtype, where)
-        folder = hub.resolve(
+        folder = resolve(
             str(model), revision=revision, local_files_only=local_files_only, accept_license=accept_license
         )
         encoder = load_encoder(folder, dtype=precision, device=where)
@@ -146,7 +149,9 @@ class Embedder:
             TorchBackend(encoder, where),
             Tokenizer.from_folder(folder, encoder.config),
             model_name=str(model),
-            max_batch_tokens=MAX_BATCH_TOKENS.get(where.type, MAX_BATCH_TOKENS["cpu"]) if max_batch_tokens is None else max_batch_tokens,
+            max_batch_tokens=MAX_BATCH_TOKENS.get(where.type, MAX_BATCH_TOKENS["cpu"])
+            if max_batch_tokens is None
+            else max_batch_tokens,
         )
 
     @property
@@ -168,7 +173,7 @@ class Embedder:
         self,
         texts: str | Iterable[str],
         *,
-        task: Task | SequenceOf[Task] = None,
+        task: TaskName | SequenceOf[TaskName] = None,
         truncate_dim: int | None = None,
         max_length: int | None = None,
         truncate: bool = True,
@@ -180,8 +185,8 @@ class Embedder:
 
         Args:
             texts: a string, which gives a 1-D array, or any iterable of strings.
-            task: an adapter for all texts, or a list with one entry a text; `None` is the body without adapter or prompt.
-            truncate_dim: keep the first dimensions, 1 to D; the cut vector is normalised again.
+            task: an adapter for all texts, or a list with one entry a text; `None` is the body without adapter or
+            prompt. truncate_dim: keep the first dimensions, 1 to D; the cut vector is normalised again.
             max_length: tokens a text may have, prompt and special tokens included; by default all the model can read.
             truncate: cut longer texts, with one warning that counts them; False raises instead.
             normalize: unit length, so that a dot product is the cosine.
@@ -262,7 +267,7 @@ class Embedder:
         self,
         texts: str | Iterable[str],
         *,
-        task: Task | SequenceOf[Task] = None,
+        task: TaskName | SequenceOf[TaskName] = None,
         truncate_dim: int | None = None,
         max_length: int | None = None,
         truncate: bool = True,
@@ -276,9 +281,7 @@ class Embedder:
         limit = self._limit(max_length, tasks)
         sequences, cut = self.tokenizer.sequences(listed, tasks, max_length=limit, truncate=truncate, offsets=True)
         _warn_of_cuts([cut], limit)
-        each_token = [
-            Sequence(s.input_ids, s.task_id, _singles(len(s)), s.offsets) for s in sequences
-        ]
+        each_token = [Sequence(s.input_ids, s.task_id, _singles(len(s)), s.offsets) for s in sequences]
         vectors = self._embed(each_token, form)
         ends = np.cumsum([len(s) for s in sequences])[:-1]
         parts = np.split(vectors, ends) if sequences else []
@@ -297,7 +300,7 @@ class Embedder:
         spans: Iterable[tuple[int, int]] | None = None,
         chunk_tokens: int | None = None,
         overlap: int | None = None,
-        task: Task = "retrieval.passage",
+        task: TaskName = "retrieval.passage",
         truncate_dim: int | None = None,
         max_length: int | None = None,
         normalize: bool = True,
@@ -306,7 +309,8 @@ class Embedder:
         """Late chunking: read the document as a whole, return a vector for each of its chunks.
 
         Args:
-            document: one text of any length; past the model's length it is read in overlapping windows, and each chunk is
+            document: one text of any length; past the model's length it is read in overlapping windows, and each
+            chunk is
                 pooled in the one window that gives it most context.
             chunks: the chunk texts, as they occur in the document, in order.
             spans: or their half-open character spans.
@@ -350,16 +354,18 @@ class Embedder:
         assert chunk_tokens is not None
         return chunking.split(document, self.tokenizer, chunk_tokens)
 
-    def _tasks_of(self, task: Task | SequenceOf[Task], count: int) -> list[Task]:
+    def _tasks_of(self, task: TaskName | SequenceOf[TaskName], count: int) -> list[TaskName]:
         """One checked task name for each text."""
         tasks = [task] * count if task is None or isinstance(task, str) else list(task)
         if len(tasks) != count:
-            raise InputError(f"{count} texts but {len(tasks)} tasks: pass one task, or a list with one entry for each text")
+            raise InputError(
+                f"{count} texts but {len(tasks)} tasks: pass one task, or a list with one entry for each text"
+            )
         for name in {task} if task is None or isinstance(task, str) else set(tasks):
             self.config.task_id(name)
         return tasks
 
-    def _limit(self, max_length: int | None, tasks: list[Task]) -> int:
+    def _limit(self, max_length: int | None, tasks: list[TaskName]) -> int:
         """The checked token limit; every task's prompt must leave room for text."""
         limit = self.tokenizer.check_length(max_length)
         for task in set(tasks):
@@ -369,12 +375,13 @@ class Embedder:
     def _embed(
         self, sequences: list[Sequence], form: VectorForm, bar: tqdm[Any] | None = None, first: int = 0
     ) -> Array:
-        """Vectors of all spans of all sequences, in the order given; `first` is the number of the first text, for errors."""
+        """Vectors of all spans of all sequences, in the order given; `first` is the number of the first text, for
+        errors."""
         counts = np.array([len(s.spans) for s in sequences], dtype=np.int64)
         ends = counts.cumsum()
         empty = form.apply(np.empty((0, self.dimensions), dtype=np.float32))
         out = np.empty((int(counts.sum()), *empty.shape[1:]), dtype=empty.dtype)
-        for indices in plan(sequences, self._max_batch_tokens):
+        for indices in plan(sequences, self.max_batch_tokens):
             vectors = self._pool(pack([sequences[i] for i in indices]))
             rows = np.concatenate([np.arange(ends[i] - counts[i], ends[i]) for i in indices])
             _check_finite(vectors, np.repeat(indices, counts[indices]) + first)
@@ -385,7 +392,7 @@ class Embedder:
 
     @torch.inference_mode()
     def _pool(self, batch: PackedBatch) -> FloatArray:
-        pooled: FloatArray = pool(self._backend.hidden_states(batch), batch.spans).cpu().numpy()
+        pooled: FloatArray = pool(self.backend.hidden_states(batch), batch.spans).cpu().numpy()
         return pooled
 
 
@@ -418,8 +425,9 @@ def _singles(length: int) -> IntArray:
 def _check_finite(vectors: FloatArray, texts: npt.NDArray[np.int64]) -> None:
     bad = np.unique(texts[~np.isfinite(vectors).all(axis=1)])
     if bad.size:
+        named = ", ".join(map(str, bad[:5])) + (" and others" if bad.size > 5 else "")
         raise NonFiniteError(
-            f"the model gave NaN or infinity for text {', '.join(map(str, bad[:5]))}{' and others' if bad.size > 5 else ''}; "
+            f"the model gave NaN or infinity for text {named}; "
             "in half precision load with dtype='float32', otherwise the weights are damaged: fetch them again"
         )
 

@@ -2,7 +2,8 @@
 
 A layer computes its plain output once for the whole pack and then adds, for each task slice, that task's low-rank term.
 Nothing of the weight's own size is ever formed, there is no mask per row and no "active adapter", so one forward serves
-any mix of tasks from any number of threads. `merge_task` is the other way round: one task folded into the weights, once.
+any mix of tasks from any number of threads. `merge_task` is the other way round: one task folded into the weights,
+once.
 
 Formulas (Hu et al. 2021, arXiv 2106.09685), scaling s = alpha / rank, task t:
     linear      y = x W^T + b + s (x A_t^T) B_t^T        A [K, R, in],   B [K, out, R]

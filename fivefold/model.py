@@ -1,6 +1,7 @@
 """The encoder: `PackedBatch` -> hidden states. XLM-RoBERTa's post-norm blocks with rotary positions.
 
-Knows nothing of text, pooling or files. Attribute names are the tensor names of our own checkpoint layout (checkpoint.py).
+Knows nothing of text, pooling or files. Attribute names are the tensor names of our own checkpoint layout
+(checkpoint.py).
 
 Shapes: T tokens in the pack, B sequences, D hidden, N heads, H head dim, F intermediate.
 """
@@ -137,12 +138,14 @@ class Encoder(nn.Module):
         return cos[batch.position_ids], sin[batch.position_ids]
 
     def merge(self, task: str | None) -> None:
-        """Fold the adapter of one task into the weights, in place; the model then serves that task only, without LoRA cost."""
+        """Fold the adapter of one task into the weights, in place; the model then serves that task only, without
+        LoRA cost."""
         merge_task(self, self.config.task_id(task))
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Start values of the release: normal(0, initializer_range), zero biases, unit norms, adapters that change nothing."""
+        """Start values of the release: normal(0, initializer_range), zero biases, unit norms, adapters that change
+        nothing."""
         std = self.config.initializer_range
         for module in self.modules():
             if isinstance(module, nn.LayerNorm):

@@ -91,8 +91,10 @@ def _slices(parts: list[tuple[int, int]]) -> tuple[TaskSlice, ...]:
 def plan(sequences: list[Sequence], max_batch_tokens: int) -> Iterator[list[int]]:
     """Cut sequences into packs of at most `max_batch_tokens` tokens; yields indices into `sequences`.
 
-    Every index comes exactly once. Order is by task, then longest first, so that a pack holds few task slices and runs of
-    equal length, and memory peaks in the first pack rather than the last. A sequence over the budget gets a pack of its own.
+    Every index comes exactly once. Order is by task, then longest first, so that a pack holds few task slices and
+    runs of
+    equal length, and memory peaks in the first pack rather than the last. A sequence over the budget gets a pack of
+    its own.
     """
     order = sorted(range(len(sequences)), key=lambda i: (sequences[i].task_id, -len(sequences[i])))
     batch: list[int] = []

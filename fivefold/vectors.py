@@ -53,7 +53,8 @@ def to_ubinary(vectors: FloatArray) -> Array:
 
 
 def to_binary(vectors: FloatArray) -> Array:
-    """The bytes of `to_ubinary` minus 128, as the hosted API and sentence-transformers have it: int8 [..., ceil(d / 8)]."""
+    """The bytes of `to_ubinary` minus 128, as the hosted API and sentence-transformers have it: int8 [..., ceil(d /
+    8)]."""
     return (to_ubinary(vectors).astype(np.int16) - 128).astype(np.int8)
 
 

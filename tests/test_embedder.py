@@ -138,7 +138,10 @@ def test_bad_arguments(embedder: Embedder, arguments: dict[str, object], error: 
         embedder.encode(["a", "b"], **arguments)  # type: ignore[arg-type]
 
 
-@given(st.lists(st.text(st.characters(), max_size=40), max_size=4), st.sampled_from([None, "retrieval.query", "separation"]))
+@given(
+    st.lists(st.text(st.characters(), max_size=40), max_size=4),
+    st.sampled_from([None, "retrieval.query", "separation"]),
+)
 @settings(deadline=None, max_examples=40)
 def test_any_strings_give_finite_unit_vectors(embedder: Embedder, texts: list[str], task: str | None) -> None:
     """Empty, blank, NUL, lone surrogates, controls."""

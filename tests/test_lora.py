@@ -43,7 +43,9 @@ def test_embedding_adds_each_slice_its_own_term() -> None:
         torch.testing.assert_close(y[s.start : s.stop], table[ids[s.start : s.stop]])
 
 
-@pytest.mark.parametrize("layer", [LoRALinear(5, 6, tasks=3, rank=2, scaling=0.5), LoRAEmbedding(9, 6, tasks=3, rank=2, scaling=0.5)])
+@pytest.mark.parametrize(
+    "layer", [LoRALinear(5, 6, tasks=3, rank=2, scaling=0.5), LoRAEmbedding(9, 6, tasks=3, rank=2, scaling=0.5)]
+)
 def test_gradients_reach_the_tasks_in_the_pack_only(layer: torch.nn.Module) -> None:
     """Training one adapter leaves the others' banks without gradient, and the in-place add is sound under autograd."""
     filled(layer)

@@ -74,9 +74,7 @@ def rust_tokenizer(vocab_size: int = 400) -> RustTokenizer:
         vocab_size=vocab_size, special_tokens=specials, unk_token="<unk>", show_progress=False
     )
     rust.train_from_iterator(TEXTS, trainer)
-    rust.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
+    rust.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
     return rust
 
 

@@ -66,7 +66,9 @@ def test_merged_equals_routed(task: str | None) -> None:
     assert not [name for name, _ in merged.named_parameters() if "lora" in name]
     torch.testing.assert_close(merged(batch), routed(batch), atol=5e-5, rtol=1e-5)
     assert routed.pooler is not None and merged.pooler is not None
-    torch.testing.assert_close(merged.pooler(merged(batch), batch), routed.pooler(routed(batch), batch), atol=5e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        merged.pooler(merged(batch), batch), routed.pooler(routed(batch), batch), atol=5e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("kernel", sorted(set(KERNELS) - {"varlen", "reference"}))
@@ -105,7 +107,10 @@ def test_packed_equals_one_by_one() -> None:
 def test_every_sequence_is_planned_once() -> None:
     """Packing loses and repeats nothing, and keeps the budget."""
     rng = np.random.default_rng(0)
-    rows = [toy.sequence([5] * int(n), int(t)) for n, t in zip(rng.integers(1, 90, 200), rng.integers(-1, 5, 200), strict=True)]
+    rows = [
+        toy.sequence([5] * int(n), int(t))
+        for n, t in zip(rng.integers(1, 90, 200), rng.integers(-1, 5, 200), strict=True)
+    ]
     packs = list(plan(rows, 100))
     assert sorted(i for p in packs for i in p) == list(range(200))
     assert all(sum(len(rows[i]) for i in p) <= 100 for p in packs)

@@ -107,4 +107,6 @@ def test_windows_of_a_long_document_pool_like_plain_sequences() -> None:
     for window in parts:
         hidden = encoder(pack([window.sequence]))
         for (a, b), chunk in zip(window.sequence.spans, window.chunks, strict=True):
-            torch.testing.assert_close(torch.from_numpy(found.vectors[chunk]), hidden[a:b].mean(0), atol=ATOL, rtol=1e-4)
+            torch.testing.assert_close(
+                torch.from_numpy(found.vectors[chunk]), hidden[a:b].mean(0), atol=ATOL, rtol=1e-4
+            )

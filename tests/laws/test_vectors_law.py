@@ -39,7 +39,9 @@ def test_base64_is_the_floats(vectors: np.ndarray) -> None:
 @given(arrays(np.float32, (2, 24), elements=st.floats(-1, 1, width=32)))
 def test_quantised_forms_agree_with_each_other(vectors: np.ndarray) -> None:
     """uint8 is int8 plus 128; binary is ubinary minus 128; bits are signs."""
-    form = {p: VectorForm(24, normalize=False, precision=p).apply(vectors) for p in ("int8", "uint8", "binary", "ubinary")}
+    form = {
+        p: VectorForm(24, normalize=False, precision=p).apply(vectors) for p in ("int8", "uint8", "binary", "ubinary")
+    }
     np.testing.assert_array_equal(form["uint8"].astype(int), form["int8"].astype(int) + 128)
     np.testing.assert_array_equal(form["binary"].astype(int), form["ubinary"].astype(int) - 128)
     np.testing.assert_array_equal(np.unpackbits(form["ubinary"], axis=1).astype(bool), vectors > 0)

@@ -1,0 +1,279 @@
+"""Model folders in and out: every layout becomes our own tensors, and back, bit for bit.
+
+`read` gives the tensors as they are stored, `load_encoder` a model ready to run, `write` makes a folder, `convert` does
+both. Reading checks every tensor that the config calls for before any is used. Files stay memory-mapped, and tensors
+are cast one at a time. A folder being written appears whole or not at all.
+
+Shapes: O rows of a matrix, I columns.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import torch
+from torch import Tensor
+
+from fivefold.adapters import Adapter, open_adapters, read_bank, write_adapters
+from fivefold.config import ModelConfig
+from fivefold.errors import CheckpointError, InputError, MissingFileError, TensorError
+from fivefold.layouts import (
+    HEADS,
+    LAYOUTS,
+    MODEL_FORMS,
+    OWN_FORM,
+    Form,
+    Layout,
+    Leaves,
+    Scheme,
+    closest,
+    is_bank,
+    tensor_shapes,
+)
+from fivefold.model import Encoder
+from fivefold.shards import SCALE, Shards, check_tensors, open_model, read_json, read_place, write_json, write_shards
+
+Reader = Callable[[], Tensor]
+
+DEFAULT_SHARD_BYTES = 5_000_000_000
+
+# Files that go along when a folder is converted; patterns within the folder.
+SIDE_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "sentencepiece.bpe.model",
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+    "1_Pooling/config.json",
+    "*.md",
+    "LICENSE*",
+    "LICENCE*",
+    "NOTICE*",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """An opened folder, checked: its config, its layout, and how to read each of our tensors."""
+
+    config: ModelConfig
+    layout: str
+    readers: Mapping[str, Reader]
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Our names and tensors, one at a time, as stored."""
+        for name, reader in self.readers.items():
+            yield name, reader()
+
+
+def load_encoder(folder: Path, *, dtype: torch.dtype, device: torch.device) -> Encoder:
+    """The encoder of a folder of any layout, ready to run: in eval mode, without gradients.
+
+    Where the stored dtype is `dtype` and `device` is the CPU, the weights stay in the mapped file.
+    """
+    checkpoint = open_checkpoint(folder)
+    with torch.device("meta"):
+        encoder = Encoder(checkpoint.config)
+    state = {name: tensor.to(device=device, dtype=dtype) for name, tensor in checkpoint.tensors()}
+    encoder.load_state_dict(state, assign=True)
+    return encoder.eval().requires_grad_(False)
+
+
+def read(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Config and tensors of a folder of any layout, under our names and in the dtype they are stored in."""
+    checkpoint = open_checkpoint(folder)
+    return checkpoint.config, dict(checkpoint.tensors())
+
+
+def write(
+    folder: Path,
+    config: ModelConfig,
+    tensors: Mapping[str, Tensor],
+    *,
+    layout: str = "fivefold",
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES,
+    quantize_matrices: bool = False,
+) -> None:
+    """Write a new model folder, whole or not at all. `quantize_matrices` stores matrices as int8, in our own layout."""
+    _check_layout(layout, quantize_matrices)
+    with _staged(Path(folder)) as staging:
+        _write_into(staging, config, tensors, LAYOUTS[layout], limit=max_shard_bytes, int8=quantize_matrices)
+
+
+def convert(
+    source: Path,
+    target: Path,
+    *,
+    layout: str,
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES,
+    quantize_matrices: bool = False,
+) -> None:
+    """Write the model of `source` as a new folder of a layout, tokenizer and cards included, the weights' bits kept.
+
+    `quantize_matrices` alone changes bits: it stores matrices as int8, in our own layout.
+    """
+    _check_layout(layout, quantize_matrices)
+    with _staged(Path(target)) as staging:
+        config, tensors = read(source)
+        _write_into(staging, config, tensors, LAYOUTS[layout], limit=max_shard_bytes, int8=quantize_matrices)
+        _copy_side_files(Path(source), staging)
+
+
+def detect_layout(folder: Path) -> str:
+    """Which of `LAYOUTS` a folder is in."""
+    return open_checkpoint(folder).layout
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Open a model folder and check every name and shape; no tensor is read yet."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MissingFileError(f"{folder} is not a folder; give one that holds config.json and model.safetensors")
+    config, shards = ModelConfig.from_folder(folder), open_model(folder)
+    form = closest(MODEL_FORMS, tensor_shapes(config), shards.names())
+    if form is None:
+        some = ", ".join(sorted(shards.names())[:3]) or "none at all"
+        raise TensorError(f"{shards.where} holds no tensor of this model; its names are: {some}")
+    adapters: tuple[Adapter, ...] = ()
+    if form is not OWN_FORM:
+        config = replace(config, pooler=_has_pooler(form, config, shards))
+        if form.leaves is not Leaves.BANKS:
+            config, adapters = open_adapters(folder, config)
+    readers = _readers(form, config, shards, adapters)
+    return Checkpoint(config, _layout_of(form, folder, shards), readers)
+
+
+def _readers(form: Form, config: ModelConfig, shards: Shards, adapters: tuple[Adapter, ...]) -> dict[str, Reader]:
+    """A reader for every tensor the config calls for, in the order of the model, after checking that it is there."""
+    shapes = tensor_shapes(config)
+    banks = {name: shape for name, shape in shapes.items() if adapters and is_bank(name)}
+    inside = {name: shape for name, shape in shapes.items() if name not in banks}
+    matrices = {name for name, shape in inside.items() if len(shape) == 2}
+    quantized = {name for name in matrices if form is OWN_FORM and name + SCALE in shards}
+    check_tensors(shards, form, inside, quantized=quantized)
+    for adapter in adapters:
+        adapter.check(banks)
+
+    def reader(name: str) -> Reader:
+        if name in banks:
+            return partial(read_bank, adapters, name, config)
+        if name in quantized:
+            return partial(_dequantized, shards, name)
+        return partial(read_place, shards, form.place(name))
+
+    return {name: reader(name) for name in shapes}
+
+
+def _dequantized(shards: Shards, name: str) -> Tensor:
+    """int8 [O, I] and scales [O] -> float32 [O, I]."""
+    return shards.get(name).float() * shards.get(name + SCALE)[:, None]
+
+
+def _has_pooler(form: Form, config: ModelConfig, shards: Shards) -> bool:
+    """Whether any tensor of the pooler is there; native transformers can leave it out altogether."""
+    pooler = [name for name in tensor_shapes(replace(config, pooler=True)) if name.startswith("pooler.")]
+    return any(foreign in shards for name in pooler for foreign in form.place(name).names)
+
+
+def _layout_of(form: Form, folder: Path, shards: Shards) -> str:
+    """The layout a form belongs to; plain `roberta.` names occur in three, which config.json tells apart."""
+    if form is OWN_FORM:
+        return "fivefold"
+    if form.leaves is Leaves.BANKS:
+        return "jina"
+    raw = read_json(folder / "config.json")
+    if raw.get("model_type") != "jina_embeddings_v3" and form.scheme is Scheme.JINA:
+        return "jina"
+    heads = any(HEADS.match(name) for name in shards.names())
+    return "hf" if form == LAYOUTS["hf"].form and not heads else "transformers"
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+
+
+def _check_layout(layout: str, quantize_matrices: bool) -> None:
+    if layout not in LAYOUTS:
+        raise InputError(f"unknown layout {layout!r}; there are: {', '.join(LAYOUTS)}")
+    if quantize_matrices and layout != "fivefold":
+        raise InputError(f"layout {layout!r} has no int8 matrices; write 'fivefold', or without quantize_matrices")
+
+
+@contextmanager
+def _staged(target: Path) -> Iterator[Path]:
+    """A temporary sibling of `target` that takes its name at the end, or goes away if anything fails."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise CheckpointError(f"{target} exists and is not an empty folder; choose another name or remove it first")
+    staging = target.absolute().with_name(f".{target.name}.{uuid4().hex[:8]}.partial")
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+        if target.exists():
+            target.rmdir()
+        staging.rename(target)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _write_into(
+    folder: Path, config: ModelConfig, tensors: Mapping[str, Tensor], layout: Layout, *, limit: int, int8: bool
+) -> None:
+    _check_writable(config, tensors)
+    dtype = str(tensors["embeddings.word_embeddings.weight"].dtype).removeprefix("torch.")
+    config = replace(config, torch_dtype=dtype)
+    write_json(folder / "config.json", layout.config(config))
+    form = layout.form if config.lora_adaptations else layout.bare or layout.form
+    inside = {name: tensor for name, tensor in tensors.items() if not (layout.folders and is_bank(name))}
+    files = _quantized(inside) if int8 else form.split(inside)
+    write_shards(folder, files, max_shard_bytes=limit)
+    if layout.folders:
+        write_adapters(folder, config, tensors)
+
+
+def _quantized(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices as int8 with a float32 scale for each row; vectors and banks as they are."""
+    stored: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if tensor.ndim != 2:
+            stored[name] = tensor
+            continue
+        rows = tensor.float()  # [O, I]
+        if not rows.isfinite().all():
+            raise TensorError(f"tensor {name!r} holds NaN or infinity, which int8 cannot store")
+        scale = rows.abs().amax(dim=1) / 127  # [O]
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        stored[name] = (rows / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
+        stored[name + SCALE] = scale
+    return stored
+
+
+def _check_writable(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
+    """The tensors to write are exactly those the config calls for."""
+    shapes = tensor_shapes(config)
+    for name in sorted(set(shapes) ^ set(tensors)):
+        what = "missing: the config calls for it" if name in shapes else "left over: the config has no place for it"
+        raise TensorError(f"tensor {name!r} cannot be written, it is {what}")
+    for name, shape in shapes.items():
+        found = tuple(tensors[name].shape)
+        if found != shape:
+            raise TensorError(f"tensor {name!r} has shape {list(found)}, where the config needs {list(shape)}")
+
+
+def _copy_side_files(source: Path, target: Path) -> None:
+    for pattern in SIDE_FILES:
+        for path in source.glob(pattern):
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, copy)

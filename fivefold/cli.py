@@ -1,0 +1,268 @@
+"""The command line: options of every command, and what an error looks like in a terminal.
+
+Knows no command's work: the module of a command (fivefold/commands/) is imported when that command runs, so `--help` is
+quick and loads neither torch nor numpy. Every option's text says its default; docs/cli.md is made from these texts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+
+from fivefold import __version__
+from fivefold.config import TASKS
+from fivefold.errors import FivefoldError, TruncationWarning
+
+Parser = argparse.ArgumentParser
+
+DTYPES = ("float32", "bfloat16", "float16")
+PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+INPUT_FORMATS = ("text", "lines", "jsonl", "csv", "tsv", "parquet")
+OUTPUT_FORMATS = ("npy", "jsonl", "parquet")
+LAYOUTS = ("jina", "hf", "transformers", "fivefold")
+HELP_WIDTH = 100
+
+EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 2, 130, 141
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: its module in fivefold/commands, one line of help, and the function that adds its options."""
+
+    name: str
+    summary: str
+    options: Callable[[Parser], None]
+    details: str = ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the result is the exit status."""
+    args = parser().parse_args(argv)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            warnings.simplefilter("always", TruncationWarning)
+            import_module(f"fivefold.commands.{args.command}").run(args)
+        sys.stdout.flush()
+    except FivefoldError as error:
+        print(f"fivefold: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: nothing left to flush into
+        return EXIT_BROKEN_PIPE
+    return 0
+
+
+def parser() -> Parser:
+    """The whole command line."""
+    formatter = partial(argparse.RawDescriptionHelpFormatter, width=HELP_WIDTH)
+    top = Parser(
+        prog="fivefold",
+        description="Self-hosted jina-embeddings-v3: text in 30 languages to vectors, on your own machine.",
+        formatter_class=formatter,
+    )
+    top.add_argument("--version", action="version", version=f"fivefold {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        described = "\n\n".join(part for part in (command.summary, command.details) if part)
+        added = commands.add_parser(
+            command.name, help=command.summary, description=described, formatter_class=formatter
+        )
+        command.options(added)
+    return top
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: object = None,
+) -> None:
+    """Our own warnings in the form of our errors, without a source line."""
+    print(f"fivefold: warning: {message}", file=sys.stderr)
+
+
+def _embed_options(add: Parser) -> None:
+    add.add_argument(
+        "inputs", nargs="*", default=["-"], metavar="INPUT", help="files to read; - is standard input (default: -)"
+    )
+    add.add_argument(
+        "--output", default="-", metavar="FILE", help="where vectors go; - is standard output (default: -)"
+    )
+    add.add_argument(
+        "--input-format",
+        choices=INPUT_FORMATS,
+        help="text is one text a file, lines one a line (default: by the file's suffix; lines for standard input and "
+        "text for suffixes nobody knows)",
+    )
+    add.add_argument(
+        "--output-format", choices=OUTPUT_FORMATS, help="(default: by the file's suffix; jsonl for standard output)"
+    )
+    add.add_argument(
+        "--field", default="text", metavar="NAME", help="column or key that holds the text (default: text)"
+    )
+    add.add_argument(
+        "--task-field",
+        metavar="NAME",
+        help="column or key with each row's task; an empty cell means --task (default: --task for all)",
+    )
+    add.add_argument(
+        "--embedding-field", default="embedding", metavar="NAME", help="name of the column to add (default: embedding)"
+    )
+    add.add_argument(
+        "--chunk-tokens",
+        type=int,
+        metavar="N",
+        help="late chunking: read each text as a whole and write one row for each chunk of at most N tokens, with the "
+        "document's number, the chunk's character span and its text (default: off, one row a text)",
+    )
+    add.add_argument(
+        "--no-truncate",
+        action="store_true",
+        help="fail on a text longer than the limit (default: cut it, with a warning)",
+    )
+    add.add_argument(
+        "--max-length", type=int, metavar="N", help="tokens a text may have (default: all the model can read)"
+    )
+    _task_option(add, "none, the body without adapter or prompt; retrieval.passage with --chunk-tokens")
+    _vector_options(add)
+    _model_options(add)
+
+
+def _search_options(add: Parser) -> None:
+    add.add_argument(
+        "sources",
+        nargs="*",
+        metavar="SOURCE",
+        help="files, or folders whose .txt, .text, .md and .rst files are taken (default: whatever --index holds)",
+    )
+    add.add_argument(
+        "--query",
+        action="append",
+        metavar="TEXT",
+        help="what to look for; may be given several times (default: ask on a terminal, else one query a line of "
+        "standard input)",
+    )
+    add.add_argument("--top", type=int, default=5, metavar="N", help="passages to show for each query (default: 5)")
+    add.add_argument(
+        "--json", action="store_true", help="print one JSON object for each query (default: text for people)"
+    )
+    add.add_argument(
+        "--index",
+        metavar="DIR",
+        help="folder of the index (default: one in your cache folder for these sources and settings)",
+    )
+    add.add_argument("--rebuild", action="store_true", help="make the index anew (default: update what changed)")
+    add.add_argument(
+        "--lines", action="store_true", help="every line is a passage (default: passages are late chunks of each file)"
+    )
+    add.add_argument(
+        "--chunk-tokens", type=int, default=128, metavar="N", help="longest passage in tokens (default: 128)"
+    )
+    _task_option(add, "retrieval.passage, and retrieval.query for the queries; any other task is used for both")
+    _dimension_option(add)
+    _model_options(add)
+
+
+def _similarity_options(add: Parser) -> None:
+    add.add_argument("texts", nargs="+", metavar="TEXT", help="two or more texts")
+    add.add_argument("--json", action="store_true", help="print the matrix as JSON (default: text for people)")
+    _task_option(add, "text-matching")
+    _dimension_option(add)
+    _model_options(add)
+
+
+def _info_options(add: Parser) -> None:
+    add.add_argument("--json", action="store_true", help="print JSON (default: text for people)")
+    _source_options(add)
+
+
+def _convert_options(add: Parser) -> None:
+    add.add_argument("source", metavar="SOURCE", help="a shipped name, a folder or a hub id")
+    add.add_argument("target", metavar="TARGET", help="folder to write; it must not exist or be empty")
+    add.add_argument(
+        "--layout", required=True, choices=LAYOUTS, help="tensor names and files to write (required, no default)"
+    )
+    _hub_options(add)
+
+
+def _task_option(add: Parser, default: str) -> None:
+    names = ", ".join(task.name for task in TASKS)
+    add.add_argument("--task", metavar="TASK", help=f"adapter: {names}, or none (default: {default})")
+
+
+def _dimension_option(add: Parser) -> None:
+    add.add_argument("--truncate-dim", type=int, metavar="N", help="keep the first N dimensions (default: all)")
+
+
+def _vector_options(add: Parser) -> None:
+    _dimension_option(add)
+    add.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the vectors (default: float32)")
+    add.add_argument("--no-normalize", action="store_true", help="leave vectors at their length (default: unit length)")
+
+
+def _model_options(add: Parser) -> None:
+    _source_options(add)
+    add.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
+    add.add_argument("--dtype", choices=DTYPES, help="of the weights (default: float32 on a CPU, bfloat16 on a GPU)")
+    add.add_argument(
+        "--max-batch-tokens",
+        type=int,
+        metavar="N",
+        help="tokens of one forward pass; less saves memory (default: 2048 on a CPU, 32768 on a GPU)",
+    )
+
+
+def _source_options(add: Parser) -> None:
+    add.add_argument(
+        "--model", default="v3-nano", metavar="MODEL", help="a shipped name, a folder or a hub id (default: v3-nano)"
+    )
+    _hub_options(add)
+
+
+def _hub_options(add: Parser) -> None:
+    add.add_argument(
+        "--revision", metavar="REF", help="branch, tag or commit of a hub model (default: its main branch)"
+    )
+    add.add_argument(
+        "--local-files-only",
+        action="store_true",
+        help="use the hub's local cache only (default: fetch what is missing)",
+    )
+    add.add_argument(
+        "--accept-license",
+        action="store_true",
+        help="fetch weights under a non-commercial licence (default: refuse, and name the licence)",
+    )
+
+
+COMMANDS = (
+    Command(
+        "embed",
+        "Turn texts into vectors.",
+        _embed_options,
+        "Reads plain text, lines, JSONL, CSV, TSV or Parquet; writes npy, JSONL or Parquet. JSONL and\n"
+        "Parquet keep every column of the input and add the vector. A row that cannot be read or embedded\n"
+        "stops the run and is named.",
+    ),
+    Command(
+        "search",
+        "Find the passages of files that answer a query, in any language.",
+        _search_options,
+        "The first run embeds the sources into an index; later runs embed only files that changed. The\n"
+        "index belongs to one model, task and number of dimensions, and refuses queries with another.",
+    ),
+    Command("similarity", "Cosine similarity of texts: a number for two, a table for more.", _similarity_options),
+    Command("info", "What a model is: shapes, tasks, prompts, licence, files.", _info_options),
+    Command("convert", "Write a model in another checkpoint layout.", _convert_options),
+)
