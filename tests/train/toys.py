@@ -1,0 +1,78 @@
+"""A teacher, corpora and a student small enough for tests: no file, no network, milliseconds."""
+
+import numpy as np
+import torch
+
+from fivefold.train.corpora import Corpora, Graded, Labelled, Pair, Segment
+from fivefold.train.student import build_student, student_config, student_tensors
+from fivefold.train.teacher import TeacherFile
+from fivefold.train.vocabulary import MASK, SPECIALS, build_tokenizer, charsmap
+
+HIDDEN, LAYERS, HEADS, WIDE = 8, 2, 2, 16
+WORDS = ["▁sun", "▁moon", "▁sol", "▁luna", "▁red", "▁rojo", "shine", "▁", "ж", "ሀ", *"abcdelmnorstu"]
+
+
+def teacher_file(seed: int = 0) -> TeacherFile:
+    """Random weights under the file's names; sizes divisible as in the real one."""
+    pieces = [*SPECIALS, *WORDS, MASK]
+    rng = np.random.default_rng(seed)
+    rows = len(pieces)
+
+    def draw(size: int) -> np.ndarray:
+        return rng.normal(scale=0.3, size=size).astype(np.float32)
+
+    tensors = {"emb.word": draw(rows * HIDDEN), "emb.pos": draw(16 * HIDDEN), "emb.type": draw(2 * HIDDEN)}
+    norms = ["emb.ln", *(f"l{n}.{name}" for n in range(LAYERS) for name in ("aln", "oln"))]
+    tensors |= {f"{name}.w": 1 + draw(HIDDEN) for name in norms} | {f"{name}.b": draw(HIDDEN) for name in norms}
+    for n in range(LAYERS):
+        for name, out, into in (("q", 8, 8), ("k", 8, 8), ("v", 8, 8), ("ao", 8, 8), ("fi", 16, 8), ("fo", 8, 16)):
+            tensors |= {f"l{n}.{name}.w": draw(out * into), f"l{n}.{name}.b": draw(out)}
+    scores = -np.arange(rows, dtype=np.float32) / 4
+    return TeacherFile(
+        hidden_size=HIDDEN,
+        num_layers=LAYERS,
+        num_heads=HEADS,
+        intermediate_size=WIDE,
+        vocab_size=rows,
+        num_positions=16,
+        num_types=2,
+        layer_norm_eps=1e-12,
+        bos=0,
+        eos=2,
+        pad=1,
+        unk=3,
+        pieces=pieces,
+        scores=scores,
+        normal_forms={},
+        tensors=tensors,
+    )
+
+
+class FakeTeacher:
+    """A fixed random vector for every text, the same for texts that differ in the prefix only."""
+
+    def encode(self, texts: list[str], *, max_length: int, workers: int = 1) -> torch.Tensor:
+        rows = [np.random.default_rng(list(t.split(": ")[-1].encode())).normal(size=HIDDEN) for t in texts]
+        return torch.nn.functional.normalize(torch.tensor(np.array(rows), dtype=torch.float32), dim=-1)
+
+
+def corpora() -> Corpora:
+    """A few rows of every kind."""
+    found = Corpora()
+    sentences = [("sun shines", "sol"), ("red moon", "luna roja"), ("red sun", "sol rojo"), ("moon", "luna")]
+    found.segments["bible"] = [Segment({"en": en, "es": es}) for en, es in sentences]
+    found.pairs["vital_title"] = [Pair("en", en, f"{en} and moon. {en} {es}") for en, es in sentences]
+    found.labels["vitaltopic"] = [Labelled("en", en, "ab"[i % 2]) for i, (en, _) in enumerate(sentences)]
+    found.labels["ha_intent"] = [Labelled("es", es, "ab"[i % 2]) for i, (_, es) in enumerate(sentences)]
+    found.graded["en"] = [Graded("en", en, en[::-1], float(i)) for i, (en, _) in enumerate(sentences)]
+    return found
+
+
+def student(seed: int = 0):
+    """The untrained student of the toy teacher, and its tokenizer."""
+    torch.manual_seed(seed)
+    file = teacher_file()
+    rows = list(range(len(file.pieces)))
+    config = student_config(file, len(rows), matryoshka=(4, 8))
+    encoder = build_student(config, student_tensors(file, rows, torch.arange(HIDDEN)))
+    return encoder, build_tokenizer(file.pieces, file.scores, charsmap())
