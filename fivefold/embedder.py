@@ -356,12 +356,18 @@ class Embedder:
 
     def _tasks_of(self, task: TaskName | SequenceOf[TaskName], count: int) -> list[TaskName]:
         """One checked task name for each text."""
-        tasks = [task] * count if task is None or isinstance(task, str) else list(task)
+        if task is None or isinstance(task, str):
+            self.config.task_id(task)
+            return [task] * count
+        tasks = list(task)
         if len(tasks) != count:
             raise InputError(
                 f"{count} texts but {len(tasks)} tasks: pass one task, or a list with one entry for each text"
             )
-        for name in {task} if task is None or isinstance(task, str) else set(tasks):
+        for name in tasks:
+            if name is not None and not isinstance(name, str):
+                raise InputError(f"a task must be a name or None, got {type(name).__name__}")
+        for name in set(tasks):
             self.config.task_id(name)
         return tasks
 

@@ -125,6 +125,7 @@ def test_nan_names_the_texts() -> None:
         ({"task": "retrieval"}, UnknownTaskError, "unknown task 'retrieval'"),
         ({"task": ["separation"]}, InputError, "2 texts but 1 tasks"),
         ({"task": ["separation", "x"]}, UnknownTaskError, "unknown task 'x'"),
+        ({"task": ["separation", ["x"]]}, InputError, "must be a name or None, got list"),
         ({"truncate_dim": 33}, DimensionError, "from 1 to 32"),
         ({"truncate_dim": 0}, DimensionError, "from 1 to 32"),
         ({"precision": "int4"}, InputError, "unknown precision"),

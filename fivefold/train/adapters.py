@@ -266,10 +266,10 @@ class Group:
 
 
 GROUPS = {
-    "retrieval": Group(("retrieval.query", "retrieval.passage"), 90, 2e-3, retrieval),
-    "text-matching": Group(("text-matching",), 100, 2e-3, text_matching),
-    "classification": Group(("classification",), 60, 2e-3, lambda bench: class_step(bench, "classification", 3)),
-    "separation": Group(("separation",), 60, 2e-3, lambda bench: class_step(bench, "separation", 4)),
+    "retrieval": Group(("retrieval.query", "retrieval.passage"), 90, 4e-3, retrieval),
+    "text-matching": Group(("text-matching",), 100, 4e-3, text_matching),
+    "classification": Group(("classification",), 60, 4e-3, lambda bench: class_step(bench, "classification", 3)),
+    "separation": Group(("separation",), 60, 4e-3, lambda bench: class_step(bench, "separation", 4)),
 }
 
 

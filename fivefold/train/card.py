@@ -42,7 +42,8 @@ print(documents @ query)
    say most.
 2. **Distillation** against the same multilingual-e5-small: every language of a sentence aims at the teacher's vector of the
    English one; passages and monolingual text aim at their own. Loss: 10 (1 - cos) + KL of in-batch similarities, also over the
-   Matryoshka prefixes. About an hour on two CPU cores ({tokens}); the word table stayed frozen.
+   Matryoshka prefixes. Less than an hour on two shared CPU cores ({tokens}); the word table stayed frozen. The run was
+   resumed with a shorter schedule than it began with, so repeating it gives a like model, not the same bits.
 3. **Adapters**, rank {rank}, body frozen, a few minutes each: retrieval (query and passage with their prompts; in-batch
    contrast, held to the teacher's ranking), text-matching (CoSENT on STS-B train, translations in contrast), classification
    and separation (supervised contrast on topics and intents, held to the teacher's similarities).
@@ -81,7 +82,7 @@ the texts are in the table above.
 """
 
 
-def model_card(config: ModelConfig, measured: Scores, *, tokens: str = "2.7 million tokens") -> str:
+def model_card(config: ModelConfig, measured: Scores, *, tokens: str = "500 updates, about 1.2 million tokens") -> str:
     """The whole README of the model folder."""
     return _CARD.format(
         layers=config.num_hidden_layers,

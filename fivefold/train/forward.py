@@ -41,7 +41,7 @@ def embed(
     ids = [_cut(e.ids, max_length) for e in tokenizer.encode_batch_fast(texts)]
     order = sorted(range(len(ids)), key=lambda i: (tasks[i], -len(ids[i])))
     shares = [order[worker::workers] for worker in range(min(workers, len(order)))]
-    parts = [partial(_vectors, encoder, [_sequence(ids[i], tasks[i]) for i in share]) for share in shares]
+    parts: list[Part] = [partial(_vectors, encoder, [_sequence(ids[i], tasks[i]) for i in share]) for share in shares]
     vectors = parts[0]() if len(parts) == 1 else _shared(encoder, parts)
     back = torch.empty(len(order), dtype=torch.long)
     back[torch.tensor([i for share in shares for i in share])] = torch.arange(len(order))
@@ -89,7 +89,8 @@ class _Shared(torch.autograd.Function):
         pieces = torch.split(gradient, [len(vectors) for vectors in ctx.vectors])
 
         def back(vectors: Tensor, piece: Tensor) -> tuple[Tensor | None, ...]:
-            return torch.autograd.grad(vectors, ctx.trained, piece, allow_unused=True)
+            found: tuple[Tensor | None, ...] = torch.autograd.grad(vectors, ctx.trained, piece, allow_unused=True)
+            return found
 
         with ThreadPoolExecutor(len(pieces)) as threads:
             by_part = list(threads.map(back, ctx.vectors, pieces))

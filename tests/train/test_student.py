@@ -2,7 +2,14 @@ import torch
 from torch.nn import functional as F
 
 from fivefold.train.forward import embed
-from fivefold.train.student import build_student, dimension_order, round_rows, student_config, student_tensors
+from fivefold.train.student import (
+    build_student,
+    calm_rotation,
+    dimension_order,
+    round_rows,
+    student_config,
+    student_tensors,
+)
 from tests.train import toys
 
 
@@ -31,6 +38,21 @@ def test_first_dimensions_explain_most():
     hidden = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 9.0, 3.0])
     vectors = torch.stack([hidden[:, 0], hidden[:, 1], hidden[:, 1] * 0.99, hidden[:, 2], torch.full((200,), 50.0)], 1)
     assert dimension_order(vectors).tolist()[:3] == [1, 3, 0]  # not the copy of the first, not the constant
+
+
+def test_calm_rotation_keeps_the_scores_and_slows_the_strong_dimensions():
+    weight, bias = torch.randn(3 * 16, 16, generator=torch.Generator().manual_seed(0)), torch.linspace(-1, 1, 48)
+    turned, shift = calm_rotation(weight, bias, heads=2)
+    x = torch.cat([torch.randn(9, 16, generator=torch.Generator().manual_seed(1)), torch.ones(9, 1)], 1)
+    for head in range(2):
+        scores, energies = [], []
+        for w, b in ((weight, bias), (turned, shift)):
+            q, k, _ = torch.cat([w, b[:, None]], 1).view(3, 2, 8, 17)[:, head]
+            scores.append((x @ q.T) @ (x @ k.T).T)
+            energies.append((q.norm(dim=1) * k.norm(dim=1)).view(2, 4).sum(0))  # of pairs (j, j + 4), fastest first
+        torch.testing.assert_close(scores[0], scores[1], atol=1e-4, rtol=1e-4)
+        assert (energies[1].diff() > 0).all()
+    torch.testing.assert_close((turned[32:], shift[32:]), (weight[32:], bias[32:]))
 
 
 def test_embed_keeps_the_order_and_cuts():

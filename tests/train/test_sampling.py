@@ -1,0 +1,41 @@
+import numpy as np
+
+from fivefold.config import TASKS
+from fivefold.train.corpora import Labelled, Pair, Segment
+from fivefold.train.sampling import ByLanguage, Mixture, Translations, draw_pair
+from tests.train import toys
+
+
+def test_small_languages_are_lifted():
+    rows = [Labelled("en", "x", "a")] * 900 + [Labelled("ka", "y", "a")] * 100
+    drawn = [ByLanguage(rows).draw(np.random.default_rng(i))[0].lang for i in range(400)]
+    assert 0.18 < drawn.count("ka") / 400 < 0.32  # 10 / (30 + 10), not 0.1
+
+
+def test_every_language_of_a_segment_aims_at_the_english_vector():
+    segment = Segment({"en": "sun", "es": "sol", "de": "Sonne"})
+    example = Translations([segment]).draw(np.random.default_rng(0), 3)
+    assert set(example.texts) == {"sun", "sol", "Sonne"}
+    assert example.targets == ("query: sun",) * 3
+
+
+def test_long_passages_are_neighbours():
+    segments = [Segment({"en": f"en{i}", "es": f"es{i}"}) for i in range(40)]
+    example = Translations(segments).draw_long(np.random.default_rng(0), 2)
+    english = example.targets[0].removeprefix("passage: ").split()
+    first = int(english[0][2:])
+    assert english == [f"en{first + i}" for i in range(len(english))] and len(english) >= 4
+    assert " ".join(english).replace("en", "es") in example.texts
+
+
+def test_pairs_aim_at_their_own_vectors_behind_prompts_or_not():
+    rows = ByLanguage([Pair("en", "q", "p")])
+    found = {draw_pair(np.random.default_rng(i), rows) for i in range(50)}
+    assert {e.targets for e in found} == {("query: q", "passage: p")}
+    assert {e.texts for e in found} == {("q", "p"), (TASKS[0].prompt + "q", TASKS[1].prompt + "p")}
+
+
+def test_a_draw_is_a_function_of_its_generator():
+    mixture = Mixture(toys.corpora())
+    assert mixture.draw(np.random.default_rng(3), 9) == mixture.draw(np.random.default_rng(3), 9)
+    assert mixture.draw_long(np.random.default_rng(3), 2) == mixture.draw_long(np.random.default_rng(3), 2)
