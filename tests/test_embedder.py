@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fivefold.embedder import ChunkVectors, Embedder, TokenVectors
+from fivefold.embedder import ChunkVectors, Embedder, TokenVectors, TorchBackend
 from fivefold.errors import DimensionError, InputError, NonFiniteError, TruncationWarning, UnknownTaskError
 from fivefold.packing import PackedBatch
 from tests import toy
@@ -117,6 +117,15 @@ def test_nan_names_the_texts() -> None:
     texts = ["fox", "dog", "z", "fox"]
     with pytest.raises(NonFiniteError, match="for text 2;"):
         embedder.encode(texts)
+
+
+def test_damaged_weights_are_told_not_returned() -> None:
+    """One NaN in one matrix of a real model."""
+    encoder = toy.encoder()
+    encoder.get_parameter("layers.1.mlp.fc1.weight")[3, 3] = float("nan")
+    embedder = Embedder(TorchBackend(encoder, torch.device("cpu")), toy.tokenizer())
+    with pytest.raises(NonFiniteError, match="for text 0, 1; .* the weights are damaged"):
+        embedder.encode(["fox", "dog"])
 
 
 @pytest.mark.parametrize(
