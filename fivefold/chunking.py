@@ -131,15 +131,16 @@ def windows(
     if len(tokens.input_ids) <= max_length:
         whole = Sequence(tokens.input_ids, task_id, spans, tokens.offsets)
         return [Window(whole, tuple(range(len(spans))))]
-    text = np.arange(tokens.prefix, len(tokens.input_ids) - tokens.suffix)
     room = max_length - tokens.prefix - tokens.suffix
     if overlap is None:
         overlap = min(MAX_DEFAULT_OVERLAP, room // 4)
     if not 0 <= overlap < room:
         raise InputError(f"overlap must be from 0 to {room - 1} tokens at this max_length, got {overlap}")
+    last = len(tokens.input_ids) - max_length
+    regular: list[int] = [*range(0, last, room - overlap), last]
     chosen: dict[int, list[int]] = {}
     for number, (a, b) in enumerate(_text_spans(tokens, spans)):
-        chosen.setdefault(_window_start(a, b, len(text), room, overlap, number), []).append(number)
+        chosen.setdefault(_window_start(a, b, regular, room, number), []).append(number)
     return [_window(tokens, spans, start, room, tuple(chunks), task_id) for start, chunks in sorted(chosen.items())]
 
 
@@ -150,26 +151,24 @@ def _text_spans(tokens: Tokens, spans: IntArray) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in inside]
 
 
-def _window_start(a: int, b: int, length: int, room: int, overlap: int, number: int) -> int:
-    """Where the window for text tokens [a, b) begins: the regular one with most context, else one centred on the
-    chunk."""
+def _window_start(a: int, b: int, regular: list[int], room: int, number: int) -> int:
+    """Where the window for text tokens [a, b) begins: the regular one with most context, else one centred on the chunk."""
     if b - a > room:
         raise ChunkError(
             f"chunk {number} has {b - a} tokens, more than the {room} the model can read at once; split it"
         )
-    end = length - room
-    starts: list[int] = [*range(0, end, room - overlap), end]
-    fitting = [s for s in starts if s <= a and b <= s + room]
+    last = regular[-1]
+    fitting = [start for start in regular if start <= a and b <= start + room]
     if not fitting:
-        return min(max((a + b - room) // 2, 0), end)
-    best: int = max(fitting, key=lambda s: _context(a, b, s, length, room))
+        return min(max((a + b - room) // 2, 0), last)
+    best: int = max(fitting, key=lambda start: _context(a, b, start, last, room))
     return best
 
 
-def _context(a: int, b: int, start: int, length: int, room: int) -> tuple[float, float]:
+def _context(a: int, b: int, start: int, last: int, room: int) -> tuple[float, float]:
     """Context of a chunk in a window: the poorer side first. At an end of the document nothing is missing."""
     left = inf if start == 0 else a - start
-    right = inf if start + room == length else start + room - b
+    right = inf if start == last else start + room - b
     return min(left, right), max(left, right)
 
 

@@ -391,3 +391,24 @@ def test_convert_writes_a_model_that_gives_the_same_vectors(
     np.testing.assert_allclose(Embedder.load(target).encode("a fox", task=tasks), expected, atol=1e-5)
     assert main(["convert", str(tiny_folder), str(target), "--layout", layout]) == 2
     assert "not an empty folder" in capsys.readouterr().err
+
+
+def test_choices_are_those_of_the_library() -> None:
+    """The command line states them itself, to stay quick; this holds them to the tables that decide."""
+    from fivefold import cli, embedder, layouts, vectors
+
+    assert cli.DTYPES == tuple(embedder.DTYPES)
+    assert cli.PRECISIONS == tuple(vectors.PRECISIONS)
+    assert cli.LAYOUTS == tuple(layouts.LAYOUTS)
+    limits = f"{embedder.MAX_BATCH_TOKENS['cpu']} on a CPU, {embedder.MAX_BATCH_TOKENS['cuda']} on a GPU"
+    with_limits = [command for command in cli.COMMANDS if "--max-batch-tokens" in _help(command)]
+    assert len(with_limits) == 3
+    assert all(limits in " ".join(_help(command).split()) for command in with_limits)
+
+
+def _help(command: object) -> str:
+    from argparse import ArgumentParser
+
+    made = ArgumentParser()
+    command.options(made)  # type: ignore[attr-defined]
+    return made.format_help()
