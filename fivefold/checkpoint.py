@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fivefold.adapters import Adapter, open_adapters, read_bank, write_adapters
+from fivefold.compact import BLOCK, BY_DTYPE, INT4, INT8, Compact
 from fivefold.config import ModelConfig
 from fivefold.errors import CheckpointError, InputError, MissingFileError, TensorError
 from fivefold.layouts import (
@@ -42,6 +43,9 @@ from fivefold.shards import SCALE, Shards, check_tensors, open_model, read_json,
 Reader = Callable[[], Tensor]
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
+WORD_TABLE = "embeddings.word_embeddings.weight"
+QUANTIZATIONS: Mapping[str, Compact] = {"int8": INT8, "int4-words": INT4}
+"""Ways to store matrices in our own layout, by the form of the word table; all other matrices are int8 in both."""
 
 # Files that go along when a folder is converted; patterns within the folder.
 SIDE_FILES = (
@@ -101,12 +105,12 @@ def write(
     *,
     layout: str = "fivefold",
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
-    quantize_matrices: bool = False,
+    quantize: str | None = None,
 ) -> None:
-    """Write a new model folder, whole or not at all. `quantize_matrices` stores matrices as int8, in our own layout."""
-    _check_layout(layout, quantize_matrices)
+    """Write a new model folder, whole or not at all; `quantize` is one of `QUANTIZATIONS`, in our own layout only."""
+    _check_layout(layout, quantize)
     with _staged(Path(folder)) as staging:
-        _write_into(staging, config, tensors, LAYOUTS[layout], limit=max_shard_bytes, int8=quantize_matrices)
+        _write_into(staging, config, tensors, LAYOUTS[layout], limit=max_shard_bytes, quantize=quantize)
 
 
 def convert(
@@ -115,16 +119,16 @@ def convert(
     *,
     layout: str,
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
-    quantize_matrices: bool = False,
+    quantize: str | None = None,
 ) -> None:
     """Write the model of `source` as a new folder of a layout, tokenizer and cards included, the weights' bits kept.
 
-    `quantize_matrices` alone changes bits: it stores matrices as int8, in our own layout.
+    `quantize` alone changes bits: it is one of `QUANTIZATIONS`, in our own layout only.
     """
-    _check_layout(layout, quantize_matrices)
+    _check_layout(layout, quantize)
     with _staged(Path(target)) as staging:
         config, tensors = read(source)
-        _write_into(staging, config, tensors, LAYOUTS[layout], limit=max_shard_bytes, int8=quantize_matrices)
+        _write_into(staging, config, tensors, LAYOUTS[layout], limit=max_shard_bytes, quantize=quantize)
         _copy_side_files(Path(source), staging)
 
 
@@ -161,24 +165,29 @@ def _readers(form: Form, config: ModelConfig, shards: Shards, adapters: tuple[Ad
     banks = {name: shape for name, shape in shapes.items() if adapters and is_bank(name)}
     inside = {name: shape for name, shape in shapes.items() if name not in banks}
     matrices = {name for name, shape in inside.items() if len(shape) == 2}
-    quantized = {name for name in matrices if form is OWN_FORM and name + SCALE in shards}
-    check_tensors(shards, form, inside, quantized=quantized)
+    compact = {name: _compact_form(shards, name) for name in matrices if form is OWN_FORM and name + SCALE in shards}
+    check_tensors(shards, form, inside, compact=compact)
     for adapter in adapters:
         adapter.check(banks)
 
     def reader(name: str) -> Reader:
         if name in banks:
             return partial(read_bank, adapters, name, config)
-        if name in quantized:
-            return partial(_dequantized, shards, name)
+        if name in compact:
+            return partial(_decoded, shards, name, compact[name])
         return partial(read_place, shards, form.place(name))
 
     return {name: reader(name) for name in shapes}
 
 
-def _dequantized(shards: Shards, name: str) -> Tensor:
-    """int8 [O, I] and scales [O] -> float32 [O, I]."""
-    return shards.get(name).float() * shards.get(name + SCALE)[:, None]
+def _compact_form(shards: Shards, name: str) -> Compact:
+    """How a matrix is stored that has scales beside it."""
+    return BY_DTYPE.get(shards.dtype(name), INT8) if name in shards else INT8
+
+
+def _decoded(shards: Shards, name: str, form: Compact) -> Tensor:
+    """Codes and scales -> float32 [O, I]."""
+    return form.decode(shards.get(name), shards.get(name + SCALE))
 
 
 def _has_pooler(form: Form, config: ModelConfig, shards: Shards) -> bool:
@@ -203,11 +212,12 @@ def _layout_of(form: Form, folder: Path, shards: Shards) -> str:
 # ---- writing --------------------------------------------------------------------------------------------------------
 
 
-def _check_layout(layout: str, quantize_matrices: bool) -> None:
-    if layout not in LAYOUTS:
-        raise InputError(f"unknown layout {layout!r}; there are: {', '.join(LAYOUTS)}")
-    if quantize_matrices and layout != "fivefold":
-        raise InputError(f"layout {layout!r} has no int8 matrices; write 'fivefold', or without quantize_matrices")
+def _check_layout(layout: str, quantize: str | None) -> None:
+    for what, value, known in (("layout", layout, LAYOUTS), ("quantization", quantize, (None, *QUANTIZATIONS))):
+        if value not in known:
+            raise InputError(f"unknown {what} {value!r}; there are: {', '.join(filter(None, known))}")
+    if quantize and layout != "fivefold":
+        raise InputError(f"layout {layout!r} has no quantized matrices; write 'fivefold', or without quantize")
 
 
 @contextmanager
@@ -228,34 +238,42 @@ def _staged(target: Path) -> Iterator[Path]:
 
 
 def _write_into(
-    folder: Path, config: ModelConfig, tensors: Mapping[str, Tensor], layout: Layout, *, limit: int, int8: bool
+    folder: Path,
+    config: ModelConfig,
+    tensors: Mapping[str, Tensor],
+    layout: Layout,
+    *,
+    limit: int,
+    quantize: str | None,
 ) -> None:
     _check_writable(config, tensors)
-    dtype = str(tensors["embeddings.word_embeddings.weight"].dtype).removeprefix("torch.")
+    dtype = str(tensors[WORD_TABLE].dtype).removeprefix("torch.")
     config = replace(config, torch_dtype=dtype)
     write_json(folder / "config.json", layout.config(config))
     form = layout.form if config.lora_adaptations else layout.bare or layout.form
     inside = {name: tensor for name, tensor in tensors.items() if not (layout.folders and is_bank(name))}
-    files = _quantized(inside) if int8 else form.split(inside)
+    files = _quantized(inside, QUANTIZATIONS[quantize]) if quantize else form.split(inside)
     write_shards(folder, files, max_shard_bytes=limit)
     if layout.folders:
         write_adapters(folder, config, tensors)
 
 
-def _quantized(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices as int8 with a float32 scale for each row; vectors and banks as they are."""
+def _quantized(tensors: Mapping[str, Tensor], words: Compact) -> dict[str, Tensor]:
+    """The word table in `words`, other matrices in 8 bits, vectors and banks as they are."""
     stored: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if tensor.ndim != 2:
             stored[name] = tensor
             continue
-        rows = tensor.float()  # [O, I]
-        if not rows.isfinite().all():
-            raise TensorError(f"tensor {name!r} holds NaN or infinity, which int8 cannot store")
-        scale = rows.abs().amax(dim=1) / 127  # [O]
-        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-        stored[name] = (rows / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
-        stored[name + SCALE] = scale
+        if not tensor.isfinite().all():
+            raise TensorError(f"tensor {name!r} holds NaN or infinity, which integers cannot store")
+        form = words if name == WORD_TABLE else INT8
+        if form is INT4 and tensor.shape[1] % BLOCK:
+            raise InputError(f"a hidden size of {tensor.shape[1]} has no 4-bit form: blocks are of {BLOCK} columns")
+        codes, scale = form.encode(tensor.detach().float())
+        if not scale.isfinite().all():
+            raise TensorError(f"tensor {name!r} holds entries too large for 4-bit blocks; store it as 'int8'")
+        stored[name], stored[name + SCALE] = codes, scale
     return stored
 
 

@@ -8,7 +8,7 @@ pickled weights lie, the error says how to convert them.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fivefold.compact import Compact
 from fivefold.errors import CheckpointError, MissingFileError, TensorError
 from fivefold.layouts import HEADS, Form, Place, Shapes
 
@@ -25,7 +26,7 @@ MODEL_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 ADAPTER_FILE = "adapter_model.safetensors"
 SCALE = "_scale"
-"""Ending of the name under which an int8 matrix's row scales lie."""
+"""Ending of the name under which the scales of a matrix stored in codes lie."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -183,20 +184,21 @@ def read_place(shards: Shards, place: Place) -> Tensor:
     return place.join(parts)
 
 
-def check_tensors(shards: Shards, form: Form, shapes: Shapes, *, quantized: Collection[str] = ()) -> None:
-    """Refuse all but exactly the tensors of `shapes` (our names), in `form`; `quantized` ones are int8 with scales."""
+def check_tensors(shards: Shards, form: Form, shapes: Shapes, *, compact: Mapping[str, Compact] | None = None) -> None:
+    """Refuse all but exactly the tensors of `shapes` (our names), in `form`; `compact` ones are codes with scales."""
     expected: dict[str, tuple[int, ...]] = {}
     for name, shape in shapes.items():
         place = form.place(name)
         expected.update(dict.fromkeys(place.names, place.shape(shape)))
-    scales = {name + SCALE: shapes[name][:1] for name in quantized}
-    _check_names(shards, set(expected | scales))
-    for name, wanted in (expected | scales).items():
+    for name, how in (compact or {}).items():
+        expected[name], expected[name + SCALE] = how.shapes(shapes[name])
+    _check_names(shards, set(expected))
+    for name, wanted in expected.items():
         found = shards.shape(name)
         if found != wanted:
             where = f"tensor {name!r} in {shards.home(name)}"
             raise TensorError(f"{where} has shape {list(found)}, where the config needs {list(wanted)}")
-        _check_dtype(shards, name, name in quantized)
+        _check_dtype(shards, name, (compact or {}).get(name))
 
 
 def _check_names(shards: Shards, expected: set[str]) -> None:
@@ -214,10 +216,10 @@ def _check_names(shards: Shards, expected: set[str]) -> None:
             )
 
 
-def _check_dtype(shards: Shards, name: str, quantized: bool) -> None:
+def _check_dtype(shards: Shards, name: str, how: Compact | None) -> None:
     found = shards.dtype(name)
-    if (found != "I8") if quantized else not found.startswith(("F", "BF")):
-        wanted = f"I8, as {name + SCALE!r} lies beside it" if quantized else "floating point"
+    if (found != how.dtype) if how else not found.startswith(("F", "BF")):
+        wanted = f"{how.dtype}, as {name + SCALE!r} lies beside it" if how else "floating point"
         raise TensorError(f"tensor {name!r} in {shards.home(name)} is of type {found} and should be {wanted}")
 
 

@@ -247,7 +247,7 @@ def test_int8_matrices_keep_the_vectors(tmp_path: Path) -> None:
     """Matrices at a byte an entry and within half a step of their row; vectors and banks untouched."""
     state = toy.encoder().state_dict()
     state["embeddings.word_embeddings.weight"][5] = 0.0
-    write(tmp_path / "m", CONFIG, state, quantize_matrices=True)
+    write(tmp_path / "m", CONFIG, state, quantize="int8")
     stored = load_file(tmp_path / "m" / "model.safetensors")
     matrices = {name for name, tensor in state.items() if tensor.ndim == 2}
     assert {name for name, tensor in stored.items() if tensor.dtype == torch.int8} == matrices
@@ -261,13 +261,37 @@ def test_int8_matrices_keep_the_vectors(tmp_path: Path) -> None:
 
 def test_int8_is_stable_and_converts(tmp_path: Path) -> None:
     """Stored once more it stays within a rounding of the scale, and foreign layouts get the float values."""
-    write(tmp_path / "a", CONFIG, toy.encoder().state_dict(), quantize_matrices=True)
-    convert(tmp_path / "a", tmp_path / "b", layout="fivefold", quantize_matrices=True)
+    write(tmp_path / "a", CONFIG, toy.encoder().state_dict(), quantize="int8")
+    convert(tmp_path / "a", tmp_path / "b", layout="fivefold", quantize="int8")
     convert(tmp_path / "a", tmp_path / "c", layout="hf")
     first, second, third = (read(tmp_path / name)[1] for name in "abc")
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor, rtol=1e-6, atol=0)
         assert torch.equal(third[name], tensor)
+
+
+def test_int4_words_take_half_the_bytes_and_keep_what_blocks_hold(tmp_path: Path) -> None:
+    state = toy.encoder().state_dict()
+    write(tmp_path / "a", CONFIG, state, quantize="int4-words")
+    stored = load_file(tmp_path / "a" / "model.safetensors")
+    words = stored["embeddings.word_embeddings.weight"]
+    rows, columns = state["embeddings.word_embeddings.weight"].shape
+    assert words.dtype == torch.uint8 and words.shape == (rows, columns // 2)
+    assert stored["layers.0.mlp.fc1.weight"].dtype == torch.int8
+    convert(tmp_path / "a", tmp_path / "b", layout="fivefold", quantize="int4-words")
+    convert(tmp_path / "a", tmp_path / "c", layout="hf")
+    first, second, third = (read(tmp_path / name)[1]["embeddings.word_embeddings.weight"] for name in "abc")
+    assert torch.equal(first, second) and torch.equal(first, third)
+
+
+def test_what_int4_cannot_hold_is_told(tmp_path: Path) -> None:
+    state = toy.encoder().state_dict()
+    state["embeddings.word_embeddings.weight"][3, 3] = 1e30
+    with pytest.raises(TensorError, match="too large for 4-bit blocks; store it as 'int8'"):
+        write(tmp_path / "m", CONFIG, state, quantize="int4-words")
+    with pytest.raises(InputError, match="unknown quantization 'int3'; there are: int8, int4-words"):
+        write(tmp_path / "m", CONFIG, state, quantize="int3")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -280,7 +304,7 @@ def test_int8_is_stable_and_converts(tmp_path: Path) -> None:
     ],
 )
 def test_damaged_int8_is_named(change: Callable[[Tensors], Tensors], message: str, tmp_path: Path) -> None:
-    write(tmp_path / "m", CONFIG, toy.encoder().state_dict(), quantize_matrices=True)
+    write(tmp_path / "m", CONFIG, toy.encoder().state_dict(), quantize="int8")
     edit_tensors(tmp_path / "m" / "model.safetensors", change)
     with pytest.raises(TensorError, match=message):
         read(tmp_path / "m")
@@ -290,7 +314,7 @@ def test_nan_is_not_hidden_by_int8(tmp_path: Path) -> None:
     state = toy.encoder().state_dict()
     state["pooler.dense.weight"][0, 0] = float("nan")
     with pytest.raises(TensorError, match="'pooler.dense.weight' holds NaN"):
-        write(tmp_path / "m", CONFIG, state, quantize_matrices=True)
+        write(tmp_path / "m", CONFIG, state, quantize="int8")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -299,8 +323,8 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     state = toy.encoder().state_dict()
     with pytest.raises(InputError, match="unknown layout 'onnx'; there are: jina, hf, transformers, fivefold"):
         write(tmp_path / "m", CONFIG, state, layout="onnx")
-    with pytest.raises(InputError, match="'jina' has no int8 matrices"):
-        convert(tmp_path / "x", tmp_path / "m", layout="jina", quantize_matrices=True)
+    with pytest.raises(InputError, match="'jina' has no quantized matrices"):
+        convert(tmp_path / "x", tmp_path / "m", layout="jina", quantize="int8")
     bias = state.pop("pooler.dense.bias")
     with pytest.raises(TensorError, match="'pooler.dense.bias' cannot be written, it is missing"):
         write(tmp_path / "m", CONFIG, state)

@@ -26,6 +26,7 @@ CORE = (
     "pooling",
     "vectors",
     "layouts",
+    "compact",
     "shards",
     "adapters",
     "checkpoint",
