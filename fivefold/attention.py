@@ -48,14 +48,15 @@ def grouped_sdpa(q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch) -> Tensor:
 
     Packs are ordered by length, so runs are long; the fused kernel keeps memory linear in L.
     """
-    outs, start = [], 0
-    for length, group in groupby(batch.seqlens):
-        stop = start + length * len(list(group))
+    outs = []
+    groups = [(length, len(list(run))) for length, run in groupby(batch.seqlens)]
+    sizes = [length * count for length, count in groups]
+    # split, not slices: its backward is one concatenation, where every slice would fill a whole tensor
+    for (length, _), *parts in zip(groups, *(torch.split(x, sizes) for x in (q, k, v)), strict=True):
         # [n L, N, H] -> [n, N, L, H], views only
-        q_n, k_n, v_n = (x[start:stop].view(-1, length, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
+        q_n, k_n, v_n = (x.view(-1, length, *x.shape[1:]).transpose(1, 2) for x in parts)
         out = F.scaled_dot_product_attention(q_n, k_n, v_n)
-        outs.append(out.transpose(1, 2).reshape(stop - start, *q.shape[1:]))
-        start = stop
+        outs.append(out.transpose(1, 2).reshape(-1, *q.shape[1:]))
     return outs[0] if len(outs) == 1 else torch.cat(outs)
 
 
