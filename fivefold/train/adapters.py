@@ -26,16 +26,17 @@ from torch.nn import Parameter
 from fivefold.config import ModelConfig
 from fivefold.model import Encoder
 from fivefold.train.corpora import PAIRS, SEGMENTS, Corpora, Labelled, Pair
-from fivefold.train.distil import teacher_vectors
+from fivefold.train.distil import SLACK, teacher_vectors
 from fivefold.train.forward import embed
 from fivefold.train.loop import Step, StepResult
 from fivefold.train.losses import cosent, info_nce, match_divergence, similarity_divergence, supervised_contrast
-from fivefold.train.sampling import CONTINUOUS, ByLanguage, Translations
+from fivefold.train.sampling import RUNS, ByLanguage, Translations
 from fivefold.train.teacher import PASSAGE, QUERY, Teacher
 
 TEMPERATURE = 0.02
 """The teacher's cosines lie close together; so do the student's."""
-MAX_LENGTH = 112
+MAX_LENGTH = 192
+"""In tokens of the teacher; most passages are shorter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,6 @@ class Workbench:
     encoder: Encoder
     tokenizer: Tokenizer
     teacher: Teacher
-    order: Tensor
     corpora: Corpora
     seed: int
     workers: int = 1
@@ -59,12 +59,12 @@ class Workbench:
         """Vectors [S, D] with prompt and adapter of each text's task."""
         prompted = [self.config.prompt(task) + text for text, task in zip(texts, tasks, strict=True)]
         ids = [self.config.task_id(task) for task in tasks]
-        limit = int(MAX_LENGTH * 1.25)
+        limit = int(MAX_LENGTH * SLACK)
         return embed(self.encoder, self.tokenizer, prompted, max_length=limit, task_ids=ids, workers=self.workers)
 
     def targets(self, texts: list[str]) -> Tensor:
         """The teacher's vectors of prefixed texts."""
-        return teacher_vectors(self.teacher, self.order, texts, max_length=MAX_LENGTH, workers=self.workers)
+        return teacher_vectors(self.teacher, texts, max_length=MAX_LENGTH, workers=self.workers)
 
     def over_prefixes(self, loss: Callable[[int], Tensor]) -> Tensor:
         """Mean of `loss(dims)` over the Matryoshka dimensions."""
@@ -89,7 +89,7 @@ class Matches:
         self.shares = shares / shares.sum()
         self.pairs = [ByLanguage(corpora.pairs[source.name]) for source in found]
         self.leads = ByLanguage([row for name in CLOZE_SOURCES for row in corpora.pairs[name]])
-        self.texts = [Translations(corpora.segments[name]) for name in CONTINUOUS if corpora.segments.get(name)]
+        self.texts = [Translations(corpora.segments[name]) for name in RUNS if corpora.segments.get(name)]
 
     def draw(self, rng: Generator) -> QueryPassage:
         """One of the three kinds."""
@@ -266,10 +266,10 @@ class Group:
 
 
 GROUPS = {
-    "retrieval": Group(("retrieval.query", "retrieval.passage"), 90, 4e-3, retrieval),
-    "text-matching": Group(("text-matching",), 100, 4e-3, text_matching),
-    "classification": Group(("classification",), 60, 4e-3, lambda bench: class_step(bench, "classification", 3)),
-    "separation": Group(("separation",), 60, 4e-3, lambda bench: class_step(bench, "separation", 4)),
+    "retrieval": Group(("retrieval.query", "retrieval.passage"), 120, 2e-3, retrieval),
+    "text-matching": Group(("text-matching",), 150, 3e-3, text_matching),
+    "classification": Group(("classification",), 60, 3e-3, lambda bench: class_step(bench, "classification", 3)),
+    "separation": Group(("separation",), 60, 3e-3, lambda bench: class_step(bench, "separation", 4)),
 }
 
 

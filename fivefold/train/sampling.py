@@ -22,8 +22,10 @@ LANGUAGE_EXPONENT = 0.5
 """A language's share goes with the number of its rows to this power."""
 PROMPTED = 0.15
 """Share of pairs read behind the retrieval prompts, so that the body knows them before the adapters do."""
-CONTINUOUS = ("bible", "lohelp")
-"""Sources whose neighbouring segments read on as one text."""
+RUNS = {"stsb": 0.08, "bible": 0.05, "lohelp": 0.03}
+"""Shares of passages of neighbouring segments. Those of STS-B do not read on, but are everyday text in many languages."""
+RUN_LENGTHS = 2, 17
+"""Segments of a passage, drawn by their logarithm: from the first up to below the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +91,9 @@ class Translations:
         langs = self.languages(rng, segment, count)
         return Example(tuple(segment.texts[x] for x in langs), (QUERY + segment.texts["en"],) * len(langs))
 
-    def draw_long(self, rng: Generator, count: int) -> Example:
-        """Up to 24 neighbouring segments read as one passage, in up to `count` languages."""
-        length = int(rng.integers(4, 25))
+    def draw_run(self, rng: Generator, count: int) -> Example:
+        """Neighbouring segments read as one passage, in up to `count` languages."""
+        length = int(np.exp(rng.uniform(*np.log(RUN_LENGTHS))))
         start = int(rng.integers(max(1, len(self.segments) - length)))
         run = self.segments[start : start + length]
         langs = self.languages(rng, run[0], count)
@@ -121,13 +123,12 @@ class Mixture:
 
     def __init__(self, corpora: Corpora, languages: int = 3) -> None:
         draws: list[tuple[float, Draw]] = []
-        self.long: list[Draw] = []
         for source in SEGMENTS:
             if corpora.segments.get(source.name):
                 translations = Translations(corpora.segments[source.name])
                 draws.append((source.share, partial(translations.draw, count=languages)))
-                if source.name in CONTINUOUS:
-                    self.long.append(partial(translations.draw_long, count=2))
+                if source.name in RUNS:
+                    draws.append((RUNS[source.name], partial(translations.draw_run, count=2)))
         for source in PAIRS:
             if corpora.pairs.get(source.name):
                 draws.append((source.share, partial(draw_pair, rows=ByLanguage(corpora.pairs[source.name]))))
@@ -139,11 +140,5 @@ class Mixture:
         self.shares = shares / shares.sum()
 
     def draw(self, rng: Generator, count: int) -> list[Example]:
-        """`count` examples of short and medium length."""
+        """`count` examples."""
         return [self.draws[i](rng) for i in rng.choice(len(self.draws), size=count, p=self.shares)]
-
-    def draw_long(self, rng: Generator, count: int) -> list[Example]:
-        """`count` examples of long passages; ordinary ones where no source reads on."""
-        if not self.long:
-            return self.draw(rng, count)
-        return [self.long[i](rng) for i in rng.integers(len(self.long), size=count)]

@@ -1,13 +1,14 @@
 """The student before training: the teacher's layers with rotary positions and the pruned vocabulary.
 
 The teacher adds a row for the position and one for the token type to every word row. Rotary positions replace the first, so
-its mean over all positions is folded into the word table, and so is the type row. The hidden dimensions are then put in an
-order whose prefixes say most: every weight of a post-norm encoder can follow such a permutation without changing the function.
+its mean over all positions joins the type row; the word rows stay the teacher's own, which lie in 4-bit blocks and are stored
+in them again without loss.
 
 The teacher's heads know nothing of rotation, which would scramble their scores. Scores see queries and keys only through their
-product, so each head's basis is free: it is turned so that the dimensions that turn fastest carry least.
+product, so each head's basis is free: it is turned so that the dimensions that turn fastest carry least. A large rotary base
+leaves more dimensions slow, and all of them slower, which long texts need.
 
-Shapes: V rows, D hidden, F intermediate, S texts.
+Shapes: V rows, D hidden, F intermediate.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ Tensors = dict[str, Tensor]
 MATRYOSHKA = (32, 64, 128, 256, 384)
 RANK = 4
 POSITIONS = 8194
+ROTARY_BASE = 1e6
 
 # our linear or norm within a layer -> the teacher file's names, stacked in this order
 _LAYER_PARTS: Mapping[str, tuple[str, ...]] = {
@@ -38,10 +40,6 @@ _LAYER_PARTS: Mapping[str, tuple[str, ...]] = {
     "mlp.fc2": ("fo",),
     "norm2": ("oln",),
 }
-_READS_HIDDEN = ("attention.Wqkv.weight", "mlp.fc1.weight")
-"""Matrices whose columns are hidden dimensions."""
-_WRITES_HIDDEN = ("attention.out_proj", "mlp.fc2", "norm")
-"""Names of tensors whose first axis is the hidden dimensions."""
 
 
 def student_config(file: TeacherFile, vocab_size: int, *, matryoshka: tuple[int, ...] = MATRYOSHKA) -> ModelConfig:
@@ -61,6 +59,7 @@ def student_config(file: TeacherFile, vocab_size: int, *, matryoshka: tuple[int,
         pad_token_id=SPECIALS.index("<pad>"),
         eos_token_id=SPECIALS.index("</s>"),
         pooler=False,
+        rotary_emb_base=ROTARY_BASE,
         lora_adaptations=tuple(task.name for task in TASKS),
         lora_rank=RANK,
         lora_alpha=1,
@@ -70,11 +69,12 @@ def student_config(file: TeacherFile, vocab_size: int, *, matryoshka: tuple[int,
     )
 
 
-def student_tensors(file: TeacherFile, rows: list[int], order: Tensor) -> Tensors:
-    """The body by our own names, word rows `rows` only, hidden dimensions in `order` [D]."""
+def student_tensors(file: TeacherFile, rows: list[int]) -> Tensors:
+    """The body by our own names, with the word rows `rows` only."""
+    constant = file.matrix("emb.pos", file.num_positions).mean(0) + file.matrix("emb.type", file.num_types)[0]
     tensors = {
-        "embeddings.word_embeddings.weight": _word_table(file)[rows],
-        "embeddings.token_type_embeddings.weight": torch.zeros(1, file.hidden_size),
+        "embeddings.word_embeddings.weight": file.matrix("emb.word", file.vocab_size)[rows],
+        "embeddings.token_type_embeddings.weight": constant[None],
         "embeddings.norm.weight": file.vector("emb.ln.w"),
         "embeddings.norm.bias": file.vector("emb.ln.b"),
     }
@@ -84,15 +84,7 @@ def student_tensors(file: TeacherFile, rows: list[int], order: Tensor) -> Tensor
         wqkv = f"layers.{n}.attention.Wqkv"
         calm = calm_rotation(tensors[f"{wqkv}.weight"], tensors[f"{wqkv}.bias"], heads=file.num_heads)
         tensors |= dict(zip((f"{wqkv}.weight", f"{wqkv}.bias"), calm, strict=True))
-    permuted = {name: _permuted(name, tensor, order).contiguous() for name, tensor in tensors.items()}
-    name = "embeddings.word_embeddings.weight"
-    return permuted | {name: round_rows(permuted[name])}
-
-
-def _word_table(file: TeacherFile) -> Tensor:
-    """Word rows plus the mean position row plus the row of type 0: [V, D]."""
-    words = file.matrix("emb.word", file.vocab_size)
-    return words + file.matrix("emb.pos", file.num_positions).mean(0) + file.matrix("emb.type", file.num_types)[0]
+    return tensors
 
 
 def _layer_part(file: TeacherFile, name: str, parts: list[str]) -> Tensors:
@@ -100,13 +92,6 @@ def _layer_part(file: TeacherFile, name: str, parts: list[str]) -> Tensors:
     weight = torch.cat([file.vector(f"{part}.w") for part in parts])
     is_norm = len(weight) == len(bias)
     return {f"{name}.weight": weight if is_norm else weight.view(len(bias), -1), f"{name}.bias": bias}
-
-
-def _permuted(name: str, tensor: Tensor, order: Tensor) -> Tensor:
-    """A tensor with its hidden axis, if any, in the new order."""
-    if name.startswith("embeddings.") and tensor.ndim == 2 or name.endswith(_READS_HIDDEN):
-        return tensor[:, order]
-    return tensor[order] if any(part in name for part in _WRITES_HIDDEN) else tensor
 
 
 def calm_rotation(weight: Tensor, bias: Tensor, *, heads: int) -> tuple[Tensor, Tensor]:
@@ -127,29 +112,6 @@ def calm_rotation(weight: Tensor, bias: Tensor, *, heads: int) -> tuple[Tensor, 
         key[slowest_first] = ((k_basis @ right.T) * singular.sqrt()).T
     turned = rows.float()
     return turned[:, :-1].contiguous(), turned[:, -1].contiguous()
-
-
-def dimension_order(vectors: Tensor) -> Tensor:
-    """Dimensions [D] of teacher vectors [S, D], each next one the most varied beyond what those before it explain.
-
-    This is the order of the pivots of a QR factorisation, by Gram-Schmidt.
-    """
-    left = (vectors - vectors.mean(0)).double()  # [S, D] what is still unexplained
-    order: list[int] = []
-    for _ in range(vectors.shape[1]):
-        lengths = left.norm(dim=0)
-        lengths[order] = -1
-        best = int(lengths.argmax())
-        order.append(best)
-        direction = left[:, best] / lengths[best].clamp_min(1e-12)
-        left = left - direction[:, None] * (direction @ left)
-    return torch.tensor(order)
-
-
-def round_rows(weight: Tensor) -> Tensor:
-    """Every row rounded to 8 bits and back, as the shipped file holds it, so that training sees what will be used."""
-    scale = weight.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
-    return (weight / scale).round().clamp(-127, 127) * scale
 
 
 def build_student(config: ModelConfig, tensors: Tensors) -> Encoder:

@@ -222,11 +222,11 @@ class Teacher:
         found = self.tokenizer.encode_batch_fast(clean, add_special_tokens=False)
         return [[self.file.bos, *e.ids[: max_length - 2], self.file.eos] for e in found]
 
-    def encode(self, texts: list[str], *, max_length: int = 128, batch_size: int = 8, workers: int = 1) -> Tensor:
+    def encode(self, texts: list[str], *, max_length: int = 128, batch_tokens: int = 512, workers: int = 1) -> Tensor:
         """Prefixed texts -> unit vectors [S, D], in batches of like length, which `workers` threads share."""
         ids = self.ids(texts, max_length)
         order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
-        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        batches = _batches(order, [len(row) for row in ids], batch_tokens)
         with ThreadPoolExecutor(workers) as threads:
             vectors = list(threads.map(lambda batch: self._pooled([ids[i] for i in batch]), batches))
         out = torch.empty(len(ids), self.file.hidden_size)
@@ -242,3 +242,14 @@ class Teacher:
         hidden = self.model(input_ids=rows, attention_mask=mask).last_hidden_state  # [S, L, D]
         mean: Tensor = (hidden * mask[..., None]).sum(1) / lengths[:, None]
         return mean
+
+
+def _batches(order: list[int], lengths: list[int], batch_tokens: int) -> list[list[int]]:
+    """`order`, longest first, in runs that padding fills up to at most `batch_tokens`, or of one text."""
+    batches: list[list[int]] = []
+    for i in order:
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= batch_tokens:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches

@@ -2,7 +2,9 @@
 
 Pieces keep their unigram scores, so a text whose best pieces were all kept is segmented exactly as the teacher does it.
 Usefulness is the share of a piece in text of the tuned languages, mixed with the probability XLM-R itself gives the piece,
-because the corpora speak of fewer things than the world does. Every single character of the tuned scripts is kept.
+because the corpora speak of fewer things than the world does. Three kinds of text are counted: what training reads, all
+aligned sentences, and the words of dictionaries, which reach further into the tail than running text. Every single character
+of the tuned scripts is kept.
 """
 
 from __future__ import annotations
@@ -10,16 +12,17 @@ from __future__ import annotations
 import math
 import random
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from fivefold.train.corpora import Corpora
+from fivefold.train.corpora import Corpora, read_sentences, read_words
 from fivefold.train.teacher import TeacherFile
 
 FloatArray = npt.NDArray[np.float64]
@@ -30,14 +33,23 @@ UNK_ID = 3
 WORD = "▁"
 JOINER = "\u200d"
 """Zero-width joiner: a space to XLM-R, while the map of today's sentencepiece keeps it."""
-SCRIPTS = frozenset(
-    "LATIN CYRILLIC GREEK ARABIC HEBREW DEVANAGARI BENGALI THAI GEORGIAN HANGUL HIRAGANA KATAKANA CJK".split()
-)
+TUNED = dict(
+    ar="ara", bn="ben", da="dan", de="deu", el="ell", en="eng", es="spa", fi="fin", fr="fra", hi="hin",
+    id="ind", it="ita", ja="jpn", ka="kat", ko="kor", lv="lav", nb="nor", nl="nld", pl="pol", pt="por",
+    ro="ron", ru="rus", sk="slk", sv="swe", th="tha", tr="tur", uk="ukr", ur="urd", vi="vie", zh="zho",
+)  # fmt: skip
+"""The 30 languages jina-embeddings-v3 is tuned for, with the three letters that dictionaries name them by."""
+SCRIPTS = frozenset("LATIN CYRILLIC GREEK ARABIC DEVANAGARI BENGALI THAI GEORGIAN HANGUL HIRAGANA KATAKANA CJK".split())
 """First words of the Unicode names of the letters of the tuned languages."""
-PRIOR_SHARE = 0.6
+COUNT_EXPONENT = 0.75
+"""Evens out the counts: below 1 lifts the tail, which small corpora count too low."""
+PRIOR_SHARE = 0.3
 """Weight of XLM-R's own piece probabilities beside the counts."""
 SCRIPT_EXPONENT = 0.65
 """Evens out how much of those probabilities each script has: below 1 lifts the small scripts."""
+
+Texts = Mapping[str, Sequence[str]]
+"""Language -> texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,49 +73,75 @@ def script(piece: str) -> str | None:
     return min(names, default=None)
 
 
-def sample_texts(corpora: Corpora, *, per_language: int, seed: int) -> dict[str, list[str]]:
-    """Up to `per_language` texts of every language, drawn evenly from its sources."""
-    by_language: dict[str, list[list[str]]] = defaultdict(list)
-    for source in _texts_by_source(corpora):
+def evidence(folder: Path, corpora: Corpora, *, per_language: int, seed: int) -> list[tuple[float, Texts]]:
+    """What is counted, with weights: training text, all aligned sentences, and dictionary words, of the tuned languages."""
+    long_codes = {long: short for short, long in TUNED.items()}
+    sentences, words = _by_language(read_sentences(folder), {}), _by_language(read_words(folder), long_codes)
+    kinds = ((0.4, training_texts(corpora)), (0.4, [sentences]), (0.2, [words]))
+    return [(weight, sample_texts(sources, per_language=per_language, seed=seed)) for weight, sources in kinds]
+
+
+def sample_texts(sources: Iterable[Texts], *, per_language: int, seed: int) -> dict[str, list[str]]:
+    """Up to `per_language` texts of every tuned language, drawn evenly from its sources."""
+    by_language: dict[str, list[Sequence[str]]] = defaultdict(list)
+    for source in sources:
         for lang, texts in source.items():
             by_language[lang].append(texts)
     rng = random.Random(seed)
     found = {}
-    for lang, sources in sorted(by_language.items()):
-        share = per_language // len(sources)
-        found[lang] = [t for texts in sources for t in rng.sample(texts, min(share, len(texts)))]
+    for lang in sorted(by_language.keys() & TUNED.keys()):
+        share = per_language // len(by_language[lang])
+        found[lang] = [t for texts in by_language[lang] for t in rng.sample(texts, min(share, len(texts)))]
     return found
 
 
-def _texts_by_source(corpora: Corpora) -> Iterable[Mapping[str, list[str]]]:
+def training_texts(corpora: Corpora) -> Iterable[Texts]:
+    """The texts of every source that training reads."""
     for segments in corpora.segments.values():
-        yield _grouped((lang, text) for s in segments for lang, text in s.texts.items())
+        yield _by_language((lang, text) for s in segments for lang, text in s.texts.items())
     for pairs in corpora.pairs.values():
-        yield _grouped((p.lang, text) for p in pairs for text in (p.query, p.passage))
+        yield _by_language((p.lang, text) for p in pairs for text in (p.query, p.passage))
     for labelled in corpora.labels.values():
-        yield _grouped((row.lang, row.text) for row in labelled)
+        yield _by_language((row.lang, row.text) for row in labelled)
 
 
-def _grouped(items: Iterable[tuple[str, str]]) -> Mapping[str, list[str]]:
-    grouped: dict[str, list[str]] = defaultdict(list)
-    for lang, text in items:
-        grouped[lang].append(text)
-    return grouped
+def _by_language(items: Iterable[tuple[str, str]], codes: Mapping[str, str] | None = None) -> Texts:
+    """(language, text) -> texts by language, each once, in order; `codes` renames languages, regions are dropped."""
+    grouped: dict[str, dict[str, None]] = defaultdict(dict)
+    for code, text in items:
+        lang = code.split("-")[0]
+        grouped[(codes or {}).get(lang, lang)][text] = None
+    return {lang: list(texts) for lang, texts in grouped.items()}
 
 
 def usefulness(
-    tokenizer: Tokenizer, pieces: list[str], scores: Iterable[float], texts: Mapping[str, list[str]]
+    tokenizer: Tokenizer, pieces: list[str], scores: Iterable[float], counted: Sequence[tuple[float, Texts]]
 ) -> FloatArray:
-    """A number for every piece: its mean share over the languages of `texts`, mixed with XLM-R's probability."""
-    counted = np.zeros(len(pieces))
-    for lang_texts in texts.values():
-        counts: Counter[int] = Counter()
-        for encoding in tokenizer.encode_batch_fast(lang_texts, add_special_tokens=False):
-            counts.update(encoding.ids)
-        total = sum(counts.values())
-        for piece, count in counts.items():
-            counted[piece] += count / total / len(texts)
-    return (1 - PRIOR_SHARE) * counted + PRIOR_SHARE * _prior(pieces, scores)
+    """A number for every piece: its share in text, evened out, mixed with XLM-R's probability; sums to 1."""
+    shares = _shares(tokenizer, len(pieces), counted) ** COUNT_EXPONENT
+    useful: FloatArray = (1 - PRIOR_SHARE) * shares / shares.sum() + PRIOR_SHARE * _prior(pieces, scores)
+    return useful
+
+
+def _shares(tokenizer: Tokenizer, size: int, counted: Sequence[tuple[float, Texts]]) -> FloatArray:
+    """Share of every piece: a mean over languages, within each a weighted mean over the kinds of text that have it."""
+    shares = np.zeros(size)
+    languages = {lang for _, texts in counted for lang in texts}
+    for lang in languages:
+        kinds = [(weight, texts[lang]) for weight, texts in counted if texts.get(lang)]
+        for weight, texts in kinds:
+            counts = _counts(tokenizer, texts, size)
+            shares += weight / sum(w for w, _ in kinds) * counts / max(1, counts.sum()) / len(languages)
+    return shares
+
+
+def _counts(tokenizer: Tokenizer, texts: Sequence[str], size: int) -> FloatArray:
+    """How often each piece occurs."""
+    counts = np.zeros(size)
+    for start in range(0, len(texts), 5000):
+        for encoding in tokenizer.encode_batch_fast(list(texts[start : start + 5000]), add_special_tokens=False):
+            np.add.at(counts, encoding.ids, 1)
+    return counts
 
 
 def _prior(pieces: list[str], scores: Iterable[float]) -> FloatArray:
@@ -198,12 +236,9 @@ def report(kept: Tokenizer, full: Tokenizer, texts: Mapping[str, list[str]]) -> 
     return found
 
 
-def prune(
-    file: TeacherFile, corpora: Corpora, *, size: int, per_language: int = 40000, seed: int = 0
-) -> tuple[Vocabulary, Tokenizer]:
+def prune(file: TeacherFile, counted: Sequence[tuple[float, Texts]], *, size: int) -> tuple[Vocabulary, Tokenizer]:
     """The whole step: count, choose, build."""
     characters = charsmap()
     full = build_tokenizer(file.pieces, file.scores, characters)
-    texts = sample_texts(corpora, per_language=per_language, seed=seed)
-    vocabulary = choose(file, usefulness(full, file.pieces, file.scores, texts), size)
+    vocabulary = choose(file, usefulness(full, file.pieces, file.scores, counted), size)
     return vocabulary, build_tokenizer(vocabulary.pieces, vocabulary.scores, characters)

@@ -16,7 +16,7 @@ def bench_for(tasks):
     body = {name: tensor for name, tensor in encoder.state_dict().items() if "lora" not in name}
     config = replace(group_config(encoder.config, tasks), task_instructions=dict.fromkeys(tasks, "red "))
     grouped = build_student(config, body)
-    return Workbench(grouped, tokenizer, toys.FakeTeacher(), torch.arange(toys.HIDDEN), toys.corpora(), seed=0), body
+    return Workbench(grouped, tokenizer, toys.FakeTeacher(), toys.corpora(), seed=0), body
 
 
 @pytest.mark.parametrize("name", GROUPS)

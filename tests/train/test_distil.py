@@ -6,13 +6,11 @@ from fivefold.train.loop import Schedule, train
 from fivefold.train.sampling import Mixture
 from tests.train import toys
 
-SETTINGS = DistilSettings(examples=4, long_examples=2, long_every=3)
+SETTINGS = DistilSettings(examples=4)
 
 
 def distillation(encoder, tokenizer):
-    return Distillation(
-        encoder, tokenizer, toys.FakeTeacher(), Mixture(toys.corpora()), torch.arange(toys.HIDDEN), SETTINGS
-    )
+    return Distillation(encoder, tokenizer, toys.FakeTeacher(), Mixture(toys.corpora()), SETTINGS)
 
 
 def test_training_lowers_the_loss_and_leaves_the_word_table():

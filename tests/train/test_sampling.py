@@ -19,13 +19,17 @@ def test_every_language_of_a_segment_aims_at_the_english_vector():
     assert example.targets == ("query: sun",) * 3
 
 
-def test_long_passages_are_neighbours():
-    segments = [Segment({"en": f"en{i}", "es": f"es{i}"}) for i in range(40)]
-    example = Translations(segments).draw_long(np.random.default_rng(0), 2)
-    english = example.targets[0].removeprefix("passage: ").split()
-    first = int(english[0][2:])
-    assert english == [f"en{first + i}" for i in range(len(english))] and len(english) >= 4
-    assert " ".join(english).replace("en", "es") in example.texts
+def test_runs_are_neighbours_of_all_lengths():
+    translations = Translations([Segment({"en": f"en{i}", "es": f"es{i}"}) for i in range(40)])
+    lengths = set()
+    for seed in range(100):
+        example = translations.draw_run(np.random.default_rng(seed), 2)
+        english = example.targets[0].removeprefix("passage: ").split()
+        first = int(english[0][2:])
+        assert english == [f"en{first + i}" for i in range(len(english))]
+        assert " ".join(english).replace("en", "es") in example.texts
+        lengths.add(len(english))
+    assert {2, 3, 16} <= lengths <= {*range(2, 17)}
 
 
 def test_pairs_aim_at_their_own_vectors_behind_prompts_or_not():
@@ -38,4 +42,4 @@ def test_pairs_aim_at_their_own_vectors_behind_prompts_or_not():
 def test_a_draw_is_a_function_of_its_generator():
     mixture = Mixture(toys.corpora())
     assert mixture.draw(np.random.default_rng(3), 9) == mixture.draw(np.random.default_rng(3), 9)
-    assert mixture.draw_long(np.random.default_rng(3), 2) == mixture.draw_long(np.random.default_rng(3), 2)
+    assert mixture.draw(np.random.default_rng(3), 9) != mixture.draw(np.random.default_rng(4), 9)

@@ -1,3 +1,6 @@
+import json
+import lzma
+
 import numpy as np
 import pytest
 
@@ -8,8 +11,10 @@ from fivefold.train.vocabulary import (
     build_tokenizer,
     charsmap,
     choose,
+    evidence,
     prune,
     report,
+    sample_texts,
     script,
     usefulness,
 )
@@ -48,16 +53,46 @@ def test_choose_keeps_specials_characters_and_the_most_useful():
 def test_usefulness_follows_the_counts(characters):
     file = toys.teacher_file()
     tokenizer = build_tokenizer(file.pieces, file.scores, characters)
-    useful = usefulness(tokenizer, file.pieces, file.scores, {"en": ["sun sun sun moon"], "es": ["sol"]})
+    useful = usefulness(tokenizer, file.pieces, file.scores, [(1.0, {"en": ["sun sun sun moon"], "es": ["sol"]})])
     at = {piece: useful[i] for i, piece in enumerate(file.pieces)}
     assert at["▁sol"] > at["▁sun"] > at["▁moon"] > at["▁luna"]  # a mean over languages, then over their pieces
     assert useful.sum() == pytest.approx(1, abs=1e-6) and at["ሀ"] == 0
 
 
+def test_kinds_of_text_are_weighed_within_a_language(characters):
+    file = toys.teacher_file()
+    tokenizer = build_tokenizer(file.pieces, file.scores, characters)
+    for weight, first in ((0.9, "▁sun"), (0.1, "▁moon")):
+        counted = [(weight, {"en": ["sun"]}), (1 - weight, {"en": ["moon"], "es": ["sol"]})]
+        useful = dict(zip(file.pieces, usefulness(tokenizer, file.pieces, file.scores, counted), strict=True))
+        assert max(useful, key=useful.__getitem__) == "▁sol"  # all that Spanish has
+        assert max(("▁sun", "▁moon"), key=useful.__getitem__) == first
+
+
+def test_samples_are_even_over_sources_and_of_tuned_languages_only():
+    sources = [{"en": [f"a{i}" for i in range(9)], "xx": ["x"]}, {"en": ["b0", "b1", "b2"], "de": ["c"]}]
+    found = sample_texts(sources, per_language=4, seed=0)
+    assert set(found) == {"en", "de"} and found["de"] == ["c"]
+    assert sorted(text[0] for text in found["en"]) == ["a", "a", "b", "b"]
+
+
+def test_evidence_joins_training_text_sentences_and_words(tmp_path):
+    write_lines(tmp_path / "par.jsonl.xz", [{"src": "mo", "t": {"en": "hello", "zh-Hant": "你好"}}])
+    write_lines(tmp_path / "lex.jsonl.xz", [{"src": "freedict", "a": "deu", "b": "xho", "x": "Mond", "y": "inyanga"}])
+    kinds = [texts for _, texts in evidence(tmp_path, toys.corpora(), per_language=100, seed=0)]
+    assert kinds[1:] == [{"en": ["hello"], "zh": ["你好"]}, {"de": ["Mond"]}]
+    assert "sun shines" in kinds[0]["en"] and "sol" in kinds[0]["es"]
+
+
+def write_lines(path, rows):
+    with lzma.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
 def test_kept_pieces_segment_as_before(characters):
     file = toys.teacher_file()
     full = build_tokenizer(file.pieces, file.scores, characters)
-    vocabulary, kept = prune(file, toys.corpora(), size=len(file.pieces) - 3)
+    vocabulary, kept = prune(file, [(1.0, {"en": ["sun moon"]})], size=len(file.pieces) - 3)
     for text in ("sun", "red sun  moon", "sol rojo", "luna"):
         before = full.encode(text)
         if set(before.ids) <= set(vocabulary.rows):

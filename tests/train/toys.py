@@ -8,7 +8,7 @@ from fivefold.train.student import build_student, student_config, student_tensor
 from fivefold.train.teacher import TeacherFile
 from fivefold.train.vocabulary import MASK, SPECIALS, build_tokenizer, charsmap
 
-HIDDEN, LAYERS, HEADS, WIDE = 8, 2, 2, 16
+HIDDEN, LAYERS, HEADS, WIDE, POSITIONS = 32, 2, 2, 16, 512
 WORDS = ["▁sun", "▁moon", "▁sol", "▁luna", "▁red", "▁rojo", "shine", "▁", "ж", "ሀ", *"abcdelmnorstu"]
 
 
@@ -19,13 +19,15 @@ def teacher_file(seed: int = 0) -> TeacherFile:
     rows = len(pieces)
 
     def draw(size: int) -> np.ndarray:
-        return rng.normal(scale=0.3, size=size).astype(np.float32)
+        return rng.normal(scale=0.2, size=size).astype(np.float32)
 
-    tensors = {"emb.word": draw(rows * HIDDEN), "emb.pos": draw(16 * HIDDEN), "emb.type": draw(2 * HIDDEN)}
+    tensors = {"emb.word": draw(rows * HIDDEN), "emb.pos": draw(POSITIONS * HIDDEN), "emb.type": draw(2 * HIDDEN)}
     norms = ["emb.ln", *(f"l{n}.{name}" for n in range(LAYERS) for name in ("aln", "oln"))]
     tensors |= {f"{name}.w": 1 + draw(HIDDEN) for name in norms} | {f"{name}.b": draw(HIDDEN) for name in norms}
+    square = [(name, HIDDEN, HIDDEN) for name in ("q", "k", "v", "ao")]
+    shapes = [*square, ("fi", WIDE, HIDDEN), ("fo", HIDDEN, WIDE)]
     for n in range(LAYERS):
-        for name, out, into in (("q", 8, 8), ("k", 8, 8), ("v", 8, 8), ("ao", 8, 8), ("fi", 16, 8), ("fo", 8, 16)):
+        for name, out, into in shapes:
             tensors |= {f"l{n}.{name}.w": draw(out * into), f"l{n}.{name}.b": draw(out)}
     scores = -np.arange(rows, dtype=np.float32) / 4
     return TeacherFile(
@@ -34,7 +36,7 @@ def teacher_file(seed: int = 0) -> TeacherFile:
         num_heads=HEADS,
         intermediate_size=WIDE,
         vocab_size=rows,
-        num_positions=16,
+        num_positions=POSITIONS,
         num_types=2,
         layer_norm_eps=1e-12,
         bos=0,
@@ -74,5 +76,5 @@ def student(seed: int = 0):
     file = teacher_file()
     rows = list(range(len(file.pieces)))
     config = student_config(file, len(rows), matryoshka=(4, 8))
-    encoder = build_student(config, student_tensors(file, rows, torch.arange(HIDDEN)))
+    encoder = build_student(config, student_tensors(file, rows))
     return encoder, build_tokenizer(file.pieces, file.scores, charsmap())
