@@ -6,9 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from safetensors.torch import save_file
 
 from tests import toy
+
+# Speed is measured in bench/; a test that is slow on a busy machine is still right.
+settings.register_profile("fivefold", deadline=None)
+settings.load_profile("fivefold")
 
 
 @pytest.fixture(scope="session")

@@ -152,7 +152,7 @@ def test_bad_arguments(embedder: Embedder, arguments: dict[str, object], error: 
     st.lists(st.text(st.characters(), max_size=40), max_size=4),
     st.sampled_from([None, "retrieval.query", "separation"]),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_any_strings_give_finite_unit_vectors(embedder: Embedder, texts: list[str], task: str | None) -> None:
     """Empty, blank, NUL, lone surrogates, controls."""
     with warnings.catch_warnings():
@@ -163,7 +163,7 @@ def test_any_strings_give_finite_unit_vectors(embedder: Embedder, texts: list[st
 
 
 @given(st.recursive(st.none() | st.integers() | st.floats() | st.binary(), st.lists, max_leaves=3))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_anything_else_is_a_clear_error(embedder: Embedder, value: object) -> None:
     """Never a crash in the depths: an InputError, or an empty array for an empty list."""
     if value == []:

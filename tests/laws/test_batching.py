@@ -25,7 +25,7 @@ def embedder() -> Embedder:
 
 
 @given(pairs=mixed)
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 def test_alone_equals_in_a_mixed_batch(embedder: Embedder, pairs: list[tuple[str, str | None]]) -> None:
     """Any mix of texts and tasks in one call equals one call for each."""
     together = embedder.encode([text for text, _ in pairs], task=[task for _, task in pairs])
@@ -73,7 +73,7 @@ def test_merged_equals_routed(task: str | None) -> None:
 
 @pytest.mark.parametrize("kernel", sorted(set(KERNELS) - {"varlen", "reference"}))
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=8))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_any_kernel_equals_the_reference(kernel: str, lengths: list[int]) -> None:
     """Attention kernels agree with the softmax written out, for any lengths in any order."""
     torch.manual_seed(0)

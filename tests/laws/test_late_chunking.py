@@ -42,7 +42,7 @@ def test_a_chunk_is_the_mean_of_its_own_tokens() -> None:
 
 
 @given(chunk_tokens=st.integers(1, 40), copies=st.integers(1, 4))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_split_covers_every_visible_character_once(tokenizer: Tokenizer, chunk_tokens: int, copies: int) -> None:
     """Chunks are in order, do not overlap, and leave out white space only."""
     document = "\n\n".join([DOCUMENT] * copies)
@@ -58,7 +58,7 @@ def test_split_covers_every_visible_character_once(tokenizer: Tokenizer, chunk_t
 @given(
     chunk_tokens=st.integers(1, 25), max_length=st.integers(30, 200), overlap=st.one_of(st.none(), st.integers(0, 20))
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_every_chunk_is_in_exactly_one_window(
     tokenizer: Tokenizer, chunk_tokens: int, max_length: int, overlap: int | None
 ) -> None:
