@@ -25,7 +25,7 @@ from semantic_text_splitter import TextSplitter
 
 from fivefold.errors import ChunkError, InputError
 from fivefold.sequence import IntArray, Sequence
-from fivefold.tokenizer import Tokenizer, Tokens
+from fivefold.tokenizer import Tokenizer, Tokens, encodable
 
 CharSpan = tuple[int, int]
 MAX_DEFAULT_OVERLAP = 512
@@ -52,7 +52,7 @@ def split(text: str, tokenizer: Tokenizer, chunk_tokens: int) -> list[CharSpan]:
     if isinstance(chunk_tokens, bool) or not isinstance(chunk_tokens, int) or chunk_tokens < 1:
         raise InputError(f"chunk_tokens must be a whole number of at least 1, got {chunk_tokens!r}")
     splitter = TextSplitter.from_huggingface_tokenizer(tokenizer.rust, chunk_tokens)
-    return [(start, start + len(piece)) for start, piece in splitter.chunk_indices(text)]
+    return [(start, start + len(piece)) for start, piece in splitter.chunk_indices(encodable(text))]
 
 
 def locate(document: str, chunks: Iterable[str]) -> list[CharSpan]:

@@ -91,7 +91,7 @@ class Tokenizer:
         A text over `max_length` tokens (special tokens and prompt included) keeps its first ones and the end token, or
         raises `TextTooLongError` where `truncate` is off. Offsets are computed only where asked for: they cost time.
         """
-        prompted = [self.config.prompt(task) + _encodable(text) for text, task in zip(texts, tasks, strict=True)]
+        prompted = [self.config.prompt(task) + encodable(text) for text, task in zip(texts, tasks, strict=True)]
         encode = self.rust.encode_batch if offsets else self.rust.encode_batch_fast
         encodings = encode(prompted)
         cut = self._count_cut(encodings, max_length, truncate)
@@ -103,7 +103,7 @@ class Tokenizer:
     def tokens(self, text: str, task: str | None) -> Tokens:
         """A whole text of any length, with offsets, uncut: for late chunking."""
         prompt = self.config.prompt(task)
-        encoding = self.rust.encode(prompt + _encodable(text))
+        encoding = self.rust.encode(prompt + encodable(text))
         return self._tokens(encoding, text, len(prompt))
 
     def room(self, task: str | None, max_length: int) -> int:
@@ -170,7 +170,7 @@ def _without_leading_space(offsets: IntArray, text: str) -> IntArray:
     return np.stack([starts, ends], axis=1)
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     """Lone surrogates cannot be encoded as UTF-8; each becomes U+FFFD, which keeps every character offset."""
     return _SURROGATE.sub("\ufffd", text)
 

@@ -101,3 +101,9 @@ def test_a_chunk_longer_than_the_model(tokenizer: Tokenizer) -> None:
         windows(tokens, spans, task_id=-1, max_length=50)
     with pytest.raises(InputError, match="overlap must be"):
         windows(tokens, spans, task_id=-1, max_length=50, overlap=48)
+
+
+def test_half_of_a_surrogate_pair_is_a_character_like_any_other() -> None:
+    text = "Der Fuchs springt. El zorro salta.\ud83d"
+    spans = split(text, toy.tokenizer(), 12)
+    assert "".join("".join(text[a:b].split()) for a, b in spans) == "".join(text.split())
