@@ -5,7 +5,7 @@ FIVEFOLD=${FIVEFOLD:-fivefold}
 INDEX=${INDEX:-.fivefold-demo/index}
 CORPUS=$(dirname "$0")/corpus
 
-ask() { "$FIVEFOLD" search "$@" --index "$INDEX" --chunk-tokens 96; }
+ask() { "$FIVEFOLD" search "$@" --index "$INDEX"; }
 
 "$FIVEFOLD" info | head -n 12
 echo
@@ -22,7 +22,7 @@ echo "How alike are two sentences, whatever their language? (1 is the same meani
 "$FIVEFOLD" similarity "Everyone may leave their country." "Jeder darf sein Land verlassen." "El café está caliente."
 echo
 echo "Try next:"
-echo "  $FIVEFOLD search $CORPUS --index $INDEX --chunk-tokens 96   # ask your own questions"
+echo "  $FIVEFOLD search $CORPUS --index $INDEX   # ask your own questions"
 echo "  $FIVEFOLD search FOLDER                      # search your own .txt and .md files"
 echo "  $FIVEFOLD embed $CORPUS/*.txt --task retrieval.passage --output vectors.parquet"
 echo "  $FIVEFOLD embed --help"
