@@ -74,14 +74,18 @@ class Workbench:
 # --- retrieval -------------------------------------------------------------------------------------------------------
 
 QueryPassage = tuple[str, str]
-DrawMatch = Callable[[Generator], QueryPassage]
+DrawMatches = Callable[[Generator, int], list[QueryPassage]]
 CLOZE_SOURCES = ("vital_title",)
-MATCH_SHARES = (0.5, 0.25, 0.25)
-"""Pairs as they are; a sentence with its own passage; a sentence with the passage around it in another language."""
+MATCH_SHARES = (0.4, 0.2, 0.4)
+"""Of draws: pairs as they are; a sentence with its own passage; a sentence with the passage around it in another language."""
 
 
 class Matches:
-    """Draws of a query and the passage it should find."""
+    """Draws of queries and the passages they should find.
+
+    All queries of a draw are of one language, and so are all passages: where other passages differ in language, a model
+    learns that the right one is in the language of the query, and then misses answers in another.
+    """
 
     def __init__(self, corpora: Corpora) -> None:
         found = [source for source in PAIRS if corpora.pairs.get(source.name)]
@@ -91,30 +95,34 @@ class Matches:
         self.leads = ByLanguage([row for name in CLOZE_SOURCES for row in corpora.pairs[name]])
         self.texts = [Translations(corpora.segments[name]) for name in RUNS if corpora.segments.get(name)]
 
-    def draw(self, rng: Generator) -> QueryPassage:
-        """One of the three kinds."""
-        kinds: tuple[DrawMatch, ...] = (self._pair, self._cloze, self._across)
-        return kinds[rng.choice(len(kinds), p=MATCH_SHARES)](rng)
+    def draw(self, rng: Generator, count: int) -> list[QueryPassage]:
+        """`count` of one of the three kinds."""
+        kinds: tuple[DrawMatches, ...] = (self._pairs, self._cloze, self._across)
+        return kinds[rng.choice(len(kinds), p=MATCH_SHARES)](rng, count)
 
-    def _pair(self, rng: Generator) -> QueryPassage:
-        (row,) = self.pairs[rng.choice(len(self.pairs), p=self.shares)].draw(rng)
-        return row.query, row.passage
+    def _pairs(self, rng: Generator, count: int) -> list[QueryPassage]:
+        source = self.pairs[rng.choice(len(self.pairs), p=self.shares)]
+        return [(row.query, row.passage) for row in source.draw(rng, count)]
 
-    def _cloze(self, rng: Generator) -> QueryPassage:
-        (row,) = self.leads.draw(rng)
-        sentence = draw_sentence(rng, row.passage)
-        kept = row.passage.replace(sentence, " ") if rng.random() < 0.5 else row.passage
-        return sentence, kept if len(kept) > len(sentence) else row.passage
+    def _cloze(self, rng: Generator, count: int) -> list[QueryPassage]:
+        return [self._sentence_and_rest(rng, row.passage) for row in self.leads.draw(rng, count)]
 
-    def _across(self, rng: Generator) -> QueryPassage:
+    def _sentence_and_rest(self, rng: Generator, passage: str) -> QueryPassage:
+        sentence = draw_sentence(rng, passage)
+        kept = passage.replace(sentence, " ") if rng.random() < 0.5 else passage
+        return sentence, kept if len(kept) > len(sentence) else passage
+
+    def _across(self, rng: Generator, count: int) -> list[QueryPassage]:
         texts = self.texts[rng.integers(len(self.texts))]
+        lang, *others = texts.languages(rng, texts.segments[int(rng.integers(len(texts.segments)))], 2)
+        return [self._sentence_and_run(rng, texts, lang, (others or [lang])[0]) for _ in range(count)]
+
+    def _sentence_and_run(self, rng: Generator, texts: Translations, lang: str, other: str) -> QueryPassage:
         length = int(rng.integers(3, 7))
         start = int(rng.integers(max(1, len(texts.segments) - length)))
         run = texts.segments[start : start + length]
         asked = run[int(rng.integers(len(run)))]
-        (lang,) = texts.languages(rng, asked, 1)
-        (other,) = texts.languages(rng, run[0], 1)
-        return asked.texts[lang], " ".join(s.texts.get(other, s.texts["en"]) for s in run)
+        return asked.texts.get(lang, asked.texts["en"]), " ".join(s.texts.get(other, s.texts["en"]) for s in run)
 
 
 def draw_sentence(rng: Generator, text: str) -> str:
@@ -129,7 +137,7 @@ def retrieval(bench: Workbench) -> Step:
 
     def step(number: int) -> StepResult:
         rng = np.random.default_rng((bench.seed, 1, number))
-        queries, passages = zip(*(matches.draw(rng) for _ in range(pairs)), strict=True)
+        queries, passages = zip(*matches.draw(rng, pairs), strict=True)
         tasks = ["retrieval.query"] * pairs + ["retrieval.passage"] * pairs
         vectors, tokens = bench.embed([*queries, *passages], tasks)
         wanted = bench.targets([*(QUERY + q for q in queries), *(PASSAGE + p for p in passages)])

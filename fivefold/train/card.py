@@ -84,9 +84,7 @@ the texts are in the table above.
 """
 
 
-def model_card(
-    config: ModelConfig, measured: Scores, *, tokens: str = "1,300 updates, about 3.3 million tokens"
-) -> str:
+def model_card(config: ModelConfig, measured: Scores, *, tokens: str = "1,300 updates, 3.4 million tokens") -> str:
     """The whole README of the model folder."""
     return _CARD.format(
         layers=config.num_hidden_layers,

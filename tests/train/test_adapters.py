@@ -1,10 +1,12 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from fivefold.checkpoint import read
-from fivefold.train.adapters import GROUPS, Workbench, adapter_parameters, group_config, stack_adapters
+from fivefold.train.adapters import GROUPS, Matches, Workbench, adapter_parameters, group_config, stack_adapters
+from fivefold.train.corpora import Corpora, Pair, Segment
 from fivefold.train.loop import Schedule, train
 from fivefold.train.packaging import write_package
 from fivefold.train.student import build_student
@@ -28,6 +30,22 @@ def test_only_the_adapters_learn(name):
     train(parameters, group.build(bench), Schedule(steps=4, learning_rate=0.01, warmup=1))
     assert any(not torch.equal(p, start[key]) for key, p in parameters.items())
     assert all(torch.equal(tensor, bench.encoder.state_dict()[key]) for key, tensor in body.items())
+
+
+def test_matches_of_a_draw_share_their_languages():
+    """Or the language of the query would give the passage away."""
+    corpora = Corpora()
+    langs = ("en", "es", "de")
+    corpora.segments["stsb"] = [Segment({lang: f"{lang}{i}" for lang in langs}) for i in range(20)]
+    for name in ("vital_title", "help"):
+        corpora.pairs[name] = [Pair(lang, f"{lang}{i}", f"{lang}x{i}. {lang}y{i}") for lang in langs for i in range(9)]
+    matches, crossed = Matches(corpora), 0
+    for seed in range(60):
+        drawn = matches.draw(np.random.default_rng(seed), 8)
+        asked, found = ({text[:2] for text in side} for side in zip(*drawn, strict=True))
+        assert len(drawn) == 8 and len(asked) == len(found) == 1
+        crossed += asked != found
+    assert crossed > 10
 
 
 def test_package_is_a_checkpoint_with_tasks_in_order(tmp_path):
