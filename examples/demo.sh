@@ -12,7 +12,7 @@ echo
 echo "The corpus: 60 articles of the Universal Declaration of Human Rights, four in each of 15 languages."
 echo "Each article is there in two languages only, so most answers come in another language than the question."
 ask "$CORPUS" --top 2 \
-    --query "Can the police arrest me without a reason?" \
+    --query "Am I allowed to leave my country and come back?" \
     --query "Wie viel bezahlten Urlaub und Freizeit darf ich erwarten?" \
     --query "¿Puede el Estado quitarme mi nacionalidad?" \
     --query "学校教育应该免费吗？" \
