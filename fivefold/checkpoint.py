@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from fivefold.adapters import Adapter, open_adapters, read_bank, write_adapters
-from fivefold.compact import BLOCK, BY_DTYPE, INT4, INT8, Compact
+from fivefold.compact import BY_DTYPE, INT4, INT8, Compact
 from fivefold.config import ModelConfig
 from fivefold.errors import CheckpointError, InputError, MissingFileError, TensorError
 from fivefold.layouts import (
@@ -268,8 +268,10 @@ def _quantized(tensors: Mapping[str, Tensor], words: Compact) -> dict[str, Tenso
         if not tensor.isfinite().all():
             raise TensorError(f"tensor {name!r} holds NaN or infinity, which integers cannot store")
         form = words if name == WORD_TABLE else INT8
-        if form is INT4 and tensor.shape[1] % BLOCK:
-            raise InputError(f"a hidden size of {tensor.shape[1]} has no 4-bit form: blocks are of {BLOCK} columns")
+        if tensor.shape[1] % form.block:
+            raise InputError(
+                f"a hidden size of {tensor.shape[1]} has no 4-bit form: blocks are of {form.block} columns"
+            )
         codes, scale = form.encode(tensor.detach().float())
         if not scale.isfinite().all():
             raise TensorError(f"tensor {name!r} holds entries too large for 4-bit blocks; store it as 'int8'")

@@ -25,9 +25,10 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Compact:
-    """One way to store a matrix; `dtype` is the name safetensors gives that of the codes."""
+    """One way to store a matrix; `dtype` is the name safetensors gives that of the codes, `block` divides the columns."""
 
     dtype: str
+    block: int
     shapes: Callable[[Shape], tuple[Shape, Shape]]
     encode: Callable[[Tensor], tuple[Tensor, Tensor]]
     decode: Callable[[Tensor, Tensor], Tensor]
@@ -66,6 +67,6 @@ def _nonzero(scale: Tensor) -> Tensor:
     return torch.where(scale == 0, torch.ones_like(scale), scale)
 
 
-INT8 = Compact("I8", lambda shape: (shape, shape[:1]), _encode_int8, _decode_int8)
-INT4 = Compact("U8", lambda s: ((s[0], s[1] // 2), (s[0], s[1] // BLOCK)), _encode_int4, _decode_int4)
+INT8 = Compact("I8", 1, lambda shape: (shape, shape[:1]), _encode_int8, _decode_int8)
+INT4 = Compact("U8", BLOCK, lambda s: ((s[0], s[1] // 2), (s[0], s[1] // BLOCK)), _encode_int4, _decode_int4)
 BY_DTYPE: Mapping[str, Compact] = {form.dtype: form for form in (INT8, INT4)}

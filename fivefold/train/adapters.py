@@ -30,7 +30,7 @@ from fivefold.train.distil import SLACK, teacher_vectors
 from fivefold.train.forward import embed
 from fivefold.train.loop import Step, StepResult
 from fivefold.train.losses import cosent, info_nce, match_divergence, similarity_divergence, supervised_contrast
-from fivefold.train.sampling import RUNS, ByLanguage, Translations
+from fivefold.train.sampling import RUNS, ByLanguage, Translations, in_language, joined
 from fivefold.train.teacher import PASSAGE, QUERY, Teacher
 
 TEMPERATURE = 0.02
@@ -118,11 +118,9 @@ class Matches:
         return [self._sentence_and_run(rng, texts, lang, (others or [lang])[0]) for _ in range(count)]
 
     def _sentence_and_run(self, rng: Generator, texts: Translations, lang: str, other: str) -> QueryPassage:
-        length = int(rng.integers(3, 7))
-        start = int(rng.integers(max(1, len(texts.segments) - length)))
-        run = texts.segments[start : start + length]
+        run = texts.run(rng, int(rng.integers(3, 7)))
         asked = run[int(rng.integers(len(run)))]
-        return asked.texts.get(lang, asked.texts["en"]), " ".join(s.texts.get(other, s.texts["en"]) for s in run)
+        return in_language(asked, lang), joined(run, other)
 
 
 def draw_sentence(rng: Generator, text: str) -> str:

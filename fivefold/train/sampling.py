@@ -94,11 +94,24 @@ class Translations:
     def draw_run(self, rng: Generator, count: int) -> Example:
         """Neighbouring segments read as one passage, in up to `count` languages."""
         length = int(np.exp(rng.uniform(*np.log(RUN_LENGTHS))))
-        start = int(rng.integers(max(1, len(self.segments) - length)))
-        run = self.segments[start : start + length]
+        run = self.run(rng, length)
         langs = self.languages(rng, run[0], count)
-        texts = tuple(" ".join(s.texts.get(lang, s.texts["en"]) for s in run) for lang in langs)
-        return Example(texts, (PASSAGE + " ".join(s.texts["en"] for s in run),) * len(langs))
+        return Example(tuple(joined(run, lang) for lang in langs), (PASSAGE + joined(run, "en"),) * len(langs))
+
+    def run(self, rng: Generator, length: int) -> Sequence[Segment]:
+        """`length` neighbouring segments."""
+        start = int(rng.integers(max(1, len(self.segments) - length)))
+        return self.segments[start : start + length]
+
+
+def in_language(segment: Segment, lang: str) -> str:
+    """A segment's text in a language, or in English where it has none."""
+    return segment.texts.get(lang, segment.texts["en"])
+
+
+def joined(run: Sequence[Segment], lang: str) -> str:
+    """Segments read as one passage."""
+    return " ".join(in_language(segment, lang) for segment in run)
 
 
 def draw_pair(rng: Generator, rows: ByLanguage[Pair]) -> Example:

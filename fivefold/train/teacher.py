@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fivefold.compact import INT4
 from fivefold.errors import CheckpointError
 
 FloatArray = npt.NDArray[np.float32]
@@ -147,9 +148,8 @@ def _tensors(stream: _Stream) -> Iterator[tuple[str, FloatArray]]:
 def _dequantised(part: bytes) -> FloatArray:
     """4-bit blocks -> flat float32 weights."""
     blocks = np.frombuffer(part, _BLOCK)
-    nibbles = blocks["nibbles"]
-    weights = np.concatenate([nibbles & 15, nibbles >> 4], axis=1).astype(np.float32) - 8
-    flat: FloatArray = (weights * blocks["scale"].astype(np.float32)[:, None]).reshape(-1)
+    nibbles, scale = (torch.from_numpy(blocks[field].copy()) for field in ("nibbles", "scale"))
+    flat: FloatArray = INT4.decode(nibbles, scale[:, None]).flatten().numpy()
     return flat
 
 

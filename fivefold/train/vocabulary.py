@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +77,7 @@ def script(piece: str) -> str | None:
 def evidence(folder: Path, corpora: Corpora, *, per_language: int, seed: int) -> list[tuple[float, Texts]]:
     """What is counted, with weights: training text, all aligned sentences, and dictionary words, of the tuned languages."""
     long_codes = {long: short for short, long in TUNED.items()}
-    sentences, words = _by_language(read_sentences(folder), {}), _by_language(read_words(folder), long_codes)
+    sentences, words = _by_language(read_sentences(folder)), _by_language(read_words(folder), long_codes)
     kinds = ((0.4, training_texts(corpora)), (0.4, [sentences]), (0.2, [words]))
     return [(weight, sample_texts(sources, per_language=per_language, seed=seed)) for weight, sources in kinds]
 
@@ -105,12 +106,12 @@ def training_texts(corpora: Corpora) -> Iterable[Texts]:
         yield _by_language((row.lang, row.text) for row in labelled)
 
 
-def _by_language(items: Iterable[tuple[str, str]], codes: Mapping[str, str] | None = None) -> Texts:
+def _by_language(items: Iterable[tuple[str, str]], codes: Mapping[str, str] = MappingProxyType({})) -> Texts:
     """(language, text) -> texts by language, each once, in order; `codes` renames languages, regions are dropped."""
     grouped: dict[str, dict[str, None]] = defaultdict(dict)
     for code, text in items:
         lang = code.split("-")[0]
-        grouped[(codes or {}).get(lang, lang)][text] = None
+        grouped[codes.get(lang, lang)][text] = None
     return {lang: list(texts) for lang, texts in grouped.items()}
 
 

@@ -1,20 +1,13 @@
-import json
-import lzma
-
 import pytest
 
 from fivefold.errors import MissingFileError
 from fivefold.train.corpora import read_corpora
-
-
-def write(path, rows):
-    with lzma.open(path, "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+from tests.train import toys
 
 
 @pytest.fixture
 def folder(tmp_path):
-    write(
+    toys.write_lines(
         tmp_path / "par.jsonl.xz",
         [
             {"src": "bible", "t": {"en": "light", "de": "Licht"}},
@@ -22,7 +15,7 @@ def folder(tmp_path):
             {"src": "mo", "t": {"en": "of unknown licence", "de": "unbekannt"}},
         ],
     )
-    write(
+    toys.write_lines(
         tmp_path / "pairs_asym.jsonl.xz",
         [
             {"src": "help", "lang": "en", "q": "a", "p": "b", "id": "/gnome-help/a.page"},
@@ -31,12 +24,12 @@ def folder(tmp_path):
             {"src": "debdesc", "lang": "en", "q": "g", "p": "h", "id": "x"},
         ],
     )
-    write(tmp_path / "labels.jsonl.xz", [{"task": "ha_intent", "lang": "en", "text": "on", "label": "HassTurnOn"}])
-    for lang, text in (("en", "a man\tthe man\t4.5\n"), ("de", "ein Mann\tder Mann\t4.5\n")):
-        with lzma.open(tmp_path / f"stsb-{lang}-train.tsv.xz", "wt", encoding="utf-8") as file:
-            file.write(text)
-        with lzma.open(tmp_path / f"stsb-{lang}-dev.tsv.xz", "wt", encoding="utf-8") as file:
-            file.write("never\tread\t0\n")
+    toys.write_lines(
+        tmp_path / "labels.jsonl.xz", [{"task": "ha_intent", "lang": "en", "text": "on", "label": "HassTurnOn"}]
+    )
+    for lang, text in (("en", "a man\tthe man\t4.5"), ("de", "ein Mann\tder Mann\t4.5")):
+        toys.write_lines(tmp_path / f"stsb-{lang}-train.tsv.xz", [text])
+        toys.write_lines(tmp_path / f"stsb-{lang}-dev.tsv.xz", ["never\tread\t0"])
     return tmp_path
 
 

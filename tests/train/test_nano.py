@@ -1,7 +1,6 @@
 """The four commands, one after the other, on a toy teacher and a few lines of text."""
 
 import json
-import lzma
 import sys
 from dataclasses import replace
 
@@ -16,25 +15,20 @@ from tests.train.teacherfile import write_teacher
 SENTENCES = [("sun shines", "sol"), ("red moon", "luna roja"), ("red sun", "sol rojo"), ("moon", "luna")] * 3
 
 
-def write_lines(path, rows):
-    with lzma.open(path, "wt", encoding="utf-8") as file:
-        file.writelines((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows)
-
-
 @pytest.fixture
 def inputs(tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     write_teacher(folder / "teacher.bin", toys.teacher_file())
-    write_lines(folder / "par.jsonl.xz", [{"src": "bible", "t": {"en": en, "es": es}} for en, es in SENTENCES])
+    toys.write_lines(folder / "par.jsonl.xz", [{"src": "bible", "t": {"en": en, "es": es}} for en, es in SENTENCES])
     pairs = [{"src": "vital_title", "lang": "en", "q": en, "p": f"{en} {es}"} for en, es in SENTENCES]
-    write_lines(folder / "pairs_asym.jsonl.xz", pairs)
+    toys.write_lines(folder / "pairs_asym.jsonl.xz", pairs)
     labels = [{"task": "vitaltopic", "lang": "en", "text": en, "label": en[0]} for en, _ in SENTENCES]
-    write_lines(folder / "labels.jsonl.xz", labels)
-    write_lines(folder / "lex.jsonl.xz", [{"src": "freedict", "a": "eng", "b": "spa", "x": "moon", "y": "luna"}])
+    toys.write_lines(folder / "labels.jsonl.xz", labels)
+    toys.write_lines(folder / "lex.jsonl.xz", [{"src": "freedict", "a": "eng", "b": "spa", "x": "moon", "y": "luna"}])
     for lang, side in (("en", 0), ("es", 1)):
         rows = [f"{pair[side]}\t{pair[side]} {pair[side]}\t{i % 6}" for i, pair in enumerate(SENTENCES)]
-        write_lines(folder / f"stsb-{lang}-train.tsv.xz", rows)
+        toys.write_lines(folder / f"stsb-{lang}-train.tsv.xz", rows)
     return folder
 
 

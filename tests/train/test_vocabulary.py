@@ -1,6 +1,3 @@
-import json
-import lzma
-
 import numpy as np
 import pytest
 
@@ -77,16 +74,13 @@ def test_samples_are_even_over_sources_and_of_tuned_languages_only():
 
 
 def test_evidence_joins_training_text_sentences_and_words(tmp_path):
-    write_lines(tmp_path / "par.jsonl.xz", [{"src": "mo", "t": {"en": "hello", "zh-Hant": "你好"}}])
-    write_lines(tmp_path / "lex.jsonl.xz", [{"src": "freedict", "a": "deu", "b": "xho", "x": "Mond", "y": "inyanga"}])
+    toys.write_lines(tmp_path / "par.jsonl.xz", [{"src": "mo", "t": {"en": "hello", "zh-Hant": "你好"}}])
+    toys.write_lines(
+        tmp_path / "lex.jsonl.xz", [{"src": "freedict", "a": "deu", "b": "xho", "x": "Mond", "y": "inyanga"}]
+    )
     kinds = [texts for _, texts in evidence(tmp_path, toys.corpora(), per_language=100, seed=0)]
     assert kinds[1:] == [{"en": ["hello"], "zh": ["你好"]}, {"de": ["Mond"]}]
     assert "sun shines" in kinds[0]["en"] and "sol" in kinds[0]["es"]
-
-
-def write_lines(path, rows):
-    with lzma.open(path, "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def test_kept_pieces_segment_as_before(characters):
