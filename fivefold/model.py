@@ -8,6 +8,8 @@ Shapes: T tokens in the pack, B sequences, D hidden, N heads, H head dim, F inte
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -43,9 +45,12 @@ class Embeddings(nn.Module):
     def forward(self, batch: PackedBatch) -> Tensor:
         """-> [T, D]."""
         ids = batch.input_ids
-        x = self.word_embeddings(ids, batch.task_slices)
-        x = x + self.token_type_embeddings(torch.zeros_like(ids), batch.task_slices)
-        return F.dropout(self.norm(x), self.dropout, self.training)
+        words = self.word_embeddings(ids, batch.task_slices)
+        return self.join(words, self.token_type_embeddings(torch.zeros_like(ids), batch.task_slices))
+
+    def join(self, words: Tensor, types: Tensor) -> Tensor:
+        """Word rows and type rows [..., D] -> [..., D]."""
+        return F.dropout(self.norm(words + types), self.dropout, self.training)
 
 
 class Attention(nn.Module):
@@ -59,11 +64,19 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, batch: PackedBatch, rotary: Rotary) -> Tensor:
         """x [T, D] -> [T, D]."""
-        qkv = self.Wqkv(x, batch.task_slices).view(-1, 3, self.num_heads, self.head_dim)  # [T, 3, N, H]
-        q, k, v = qkv.unbind(1)
-        mixed = attention(apply_rope(q, *rotary), apply_rope(k, *rotary), v, batch)  # [T, N, H]
+        q, k, v = self.project(x, batch.task_slices)
+        mixed = self.attend(apply_rope(q, *rotary), apply_rope(k, *rotary), v, batch)  # [T, N, H]
         out: Tensor = self.out_proj(mixed.flatten(1), batch.task_slices)
         return out
+
+    def project(self, x: Tensor, task_slices: TaskSlices) -> tuple[Tensor, ...]:
+        """x [T, D] -> queries, keys and values, [T, N, H] each."""
+        qkv: Tensor = self.Wqkv(x, task_slices)
+        return qkv.view(-1, 3, self.num_heads, self.head_dim).unbind(1)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch) -> Tensor:
+        """Each sequence's values, mixed by its own queries and keys: [T, N, H] all."""
+        return attention(q, k, v, batch)
 
 
 class MLP(nn.Module):
@@ -73,10 +86,11 @@ class MLP(nn.Module):
         super().__init__()
         self.fc1 = _linear(config, config.hidden_size, config.intermediate_size)
         self.fc2 = _linear(config, config.intermediate_size, config.hidden_size)
+        self.activation: Callable[[Tensor], Tensor] = F.gelu
 
     def forward(self, x: Tensor, task_slices: TaskSlices) -> Tensor:
         """x [T, D] -> [T, D]."""
-        out: Tensor = self.fc2(F.gelu(self.fc1(x, task_slices)), task_slices)
+        out: Tensor = self.fc2(self.activation(self.fc1(x, task_slices)), task_slices)
         return out
 
 
