@@ -12,41 +12,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fivefold.config import TASKS, ModelConfig
-from fivefold.errors import CheckpointError, MissingFileError, TensorError
+from fivefold.errors import CheckpointError, MissingFileError
 from fivefold.layouts import (
     ADAPTER_CONFIG,
-    ADAPTER_FORMS,
     PEFT_FORM,
     Form,
     Shapes,
-    closest,
     folder_name,
     is_bank,
     rank_axis,
     tensor_shapes,
 )
-from fivefold.shards import (
-    ADAPTER_FILE,
-    Shards,
-    check_tensors,
-    open_adapter_file,
-    read_json,
-    read_place,
-    write_json,
-    write_shards,
-)
-
-CONFIG_FILE = "adapter_config.json"
-
-# Settings that would change the numbers and that we do not follow.
-UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "modules_to_save", "lora_bias")
+from fivefold.peft import CONFIG_FILE, open_adapter
+from fivefold.shards import ADAPTER_FILE, Shards, check_tensors, read_place, write_json, write_shards
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,36 +129,26 @@ def _with_scaling(config: ModelConfig, adapters: tuple[Adapter, ...]) -> ModelCo
 
 
 def _open_adapter(folder: Path, config: ModelConfig) -> Adapter:
-    rank, scaling = _rank_and_scaling(folder / CONFIG_FILE)
-    shards = open_adapter_file(folder)
-    form = closest(ADAPTER_FORMS, filter(is_bank, tensor_shapes(config)), shards.names())
-    if form is None:
-        some = ", ".join(sorted(shards.names())[:3]) or "none at all"
-        raise TensorError(f"{shards.where} holds no LoRA tensor of this model; its names are: {some}")
-    return Adapter(shards, form, rank, scaling)
-
-
-def _rank_and_scaling(path: Path) -> tuple[int, float]:
-    """Rank and alpha / rank from adapter_config.json."""
-    raw = read_json(path)
-    strange = [key for key in UNSUPPORTED if raw.get(key)]
-    if raw.get("peft_type", "LORA") != "LORA" or strange:
-        raise CheckpointError(f"{path}: only plain LoRA can be read, not {', '.join(strange) or raw['peft_type']}")
-    rank, alpha = raw.get("r"), raw.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float) or alpha <= 0:
+    settings, shards, form = open_adapter(folder, filter(is_bank, tensor_shapes(config)))
+    if settings.patterns:
         raise CheckpointError(
-            f"{path}: 'r' must be a whole number from 1 and 'lora_alpha' a positive number, got {rank!r} and {alpha!r}"
+            f"{folder / CONFIG_FILE}: an adapter beside a base has one rank and alpha, not rank_pattern or alpha_pattern; "
+            f"take the folder out and load it with Embedder.load(..., adapters={{name: folder}})"
         )
-    return rank, alpha / (rank**0.5 if raw.get("use_rslora") else rank)
+    return Adapter(shards, form, settings.rank, settings.scaling())
 
 
 def write_adapters(folder: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
     """One PEFT folder for each task, with the published names."""
-    alpha = int(config.lora_alpha) if config.lora_alpha == int(config.lora_alpha) else config.lora_alpha
-    settings: dict[str, Any] = {**ADAPTER_CONFIG, "r": config.lora_rank, "lora_alpha": alpha}
+    banks = {name: bank for name, bank in tensors.items() if is_bank(name)}
     for task_id, task in enumerate(config.lora_adaptations):
         path = folder / folder_name(task)
         path.mkdir()
-        terms = {name: bank[task_id] for name, bank in tensors.items() if is_bank(name)}
-        write_json(path / CONFIG_FILE, settings)
-        write_shards(path, PEFT_FORM.split(terms), max_shard_bytes=2**63, file=ADAPTER_FILE)
+        write_adapter(path, config, {name: bank[task_id] for name, bank in banks.items()}, PEFT_FORM)
+
+
+def write_adapter(folder: Path, config: ModelConfig, terms: Mapping[str, Tensor], form: Form) -> None:
+    """One task's terms, by the names of their banks, as a PEFT folder with the names of `form`."""
+    alpha = int(config.lora_alpha) if config.lora_alpha == int(config.lora_alpha) else config.lora_alpha
+    write_json(folder / CONFIG_FILE, {**ADAPTER_CONFIG, "r": config.lora_rank, "lora_alpha": alpha})
+    write_shards(folder, form.split(terms), max_shard_bytes=2**63, file=ADAPTER_FILE)

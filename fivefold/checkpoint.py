@@ -20,7 +20,7 @@ from uuid import uuid4
 import torch
 from torch import Tensor
 
-from fivefold.adapters import Adapter, open_adapters, read_bank, write_adapters
+from fivefold.adapters import Adapter, open_adapters, read_bank, write_adapter, write_adapters
 from fivefold.compact import BY_DTYPE, INT4, INT8, Compact
 from fivefold.config import ModelConfig
 from fivefold.errors import CheckpointError, InputError, MissingFileError, TensorError
@@ -29,6 +29,7 @@ from fivefold.layouts import (
     LAYOUTS,
     MODEL_FORMS,
     OWN_FORM,
+    WRAPPED_FORM,
     Form,
     Layout,
     Leaves,
@@ -130,6 +131,19 @@ def convert(
         config, tensors = read(source)
         _write_into(staging, config, tensors, LAYOUTS[layout], limit=max_shard_bytes, quantize=quantize)
         _copy_side_files(Path(source), staging)
+
+
+def save_adapter(source: Path, target: Path, *, task: str) -> None:
+    """Write one task of a model folder as the new folder `target`, which PEFT loads onto native transformers' encoder.
+
+    Raises:
+        UnknownTaskError: the model has no adapter of this name.
+    """
+    checkpoint = open_checkpoint(source)
+    task_id = checkpoint.config.task_id(task)
+    terms = {name: reader()[task_id] for name, reader in checkpoint.readers.items() if is_bank(name)}
+    with _staged(Path(target)) as staging:
+        write_adapter(staging, checkpoint.config, terms, WRAPPED_FORM)
 
 
 def detect_layout(folder: Path) -> str:

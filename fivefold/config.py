@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,12 @@ class ModelConfig:
     def prompt(self, task: str | None) -> str:
         """The instruction that goes before every text of this task."""
         return self.task_instructions.get(task, "") if task is not None else ""
+
+    def with_prompts(self, prompts: Mapping[str, str]) -> ModelConfig:
+        """The same with other instructions for some tasks."""
+        for task in prompts:
+            self.task_id(task)
+        return replace(self, task_instructions={**self.task_instructions, **prompts})
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> ModelConfig:

@@ -9,7 +9,7 @@ Shapes: T tokens in the pack, S spans, L tokens of one text, D hidden, d kept di
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from fivefold.errors import InputError, NonFiniteError, TruncationWarning
 from fivefold.hub import resolve
 from fivefold.model import Encoder
 from fivefold.packing import PackedBatch, pack, plan
+from fivefold.peft import add_adapter
 from fivefold.pooling import pool
 from fivefold.sequence import IntArray, Sequence
 from fivefold.tokenizer import Cut, Tokenizer, check_texts
@@ -123,6 +124,8 @@ class Embedder:
         local_files_only: bool = False,
         accept_license: bool = False,
         max_batch_tokens: int | None = None,
+        adapters: Mapping[str, str | Path] | None = None,
+        prompts: Mapping[str, str] | None = None,
     ) -> Embedder:
         """Load a model once; the result serves every task.
 
@@ -134,8 +137,11 @@ class Embedder:
             local_files_only: use the hub's local cache and no network.
             accept_license: required to fetch weights under a non-commercial licence.
             max_batch_tokens: tokens of one forward pass; bounds memory. One longer text still runs alone.
+            adapters: further tasks by name, each the folder of a LoRA that PEFT saved for this model.
+            prompts: what goes before every text of a task, where it is not the checkpoint's own; added ones have none.
 
         Raises:
+            UnknownTaskError: a prompt for a task that does not exist.
             CheckpointError: the files are absent, damaged or of another architecture.
             LicenceError: the hub's weights have a non-commercial licence that was not accepted.
         """
@@ -145,9 +151,11 @@ class Embedder:
             str(model), revision=revision, local_files_only=local_files_only, accept_license=accept_license
         )
         encoder = load_encoder(folder, dtype=precision, device=where)
+        for name, adapter in (adapters or {}).items():
+            add_adapter(encoder, name, Path(adapter))
         return cls(
             TorchBackend(encoder, where),
-            Tokenizer.from_folder(folder, encoder.config),
+            Tokenizer.from_folder(folder, encoder.config.with_prompts(prompts or {})),
             model_name=str(model),
             max_batch_tokens=MAX_BATCH_TOKENS.get(where.type, MAX_BATCH_TOKENS["cpu"])
             if max_batch_tokens is None

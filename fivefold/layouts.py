@@ -307,6 +307,8 @@ JINA_BANKS = Form(Scheme.JINA, "roberta.", Leaves.BANKS)
 JINA_PLAIN = Form(Scheme.JINA, "roberta.")
 BARE_PLAIN = Form(Scheme.JINA)
 PEFT_FORM = Form(Scheme.ADAPTER, "roberta.", Leaves.PEFT)
+WRAPPED_FORM = Form(Scheme.NATIVE, "base_model.model.", Leaves.PEFT)
+"""As PEFT itself saves an adapter of native transformers' model."""
 
 LAYOUTS: Mapping[str, Layout] = {
     "jina": Layout(JINA_BANKS, _jina_config, bare=JINA_PLAIN),

@@ -3,7 +3,7 @@
 A layer computes its plain output once for the whole pack and then adds, for each task slice, that task's low-rank term.
 Nothing of the weight's own size is ever formed, there is no mask per row and no "active adapter", so one forward serves
 any mix of tasks from any number of threads. `merge_task` is the other way round: one task folded into the weights,
-once.
+once. The banks hold the checkpoint's own tasks; `add_term` puts a term of any rank beside them, for one more.
 
 Formulas (Hu et al. 2021, arXiv 2106.09685), scaling s = alpha / rank, task t:
     linear      y = x W^T + b + s (x A_t^T) B_t^T        A [K, R, in],   B [K, out, R]
@@ -15,12 +15,12 @@ Shapes: T tokens in the pack, K tasks, R rank.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fivefold.config import NO_TASK
 from fivefold.packing import TaskSlice
 
 TaskSlices = tuple[TaskSlice, ...]
@@ -30,7 +30,57 @@ def _bank(*shape: int) -> nn.Parameter | None:
     return nn.Parameter(torch.empty(shape)) if shape[0] else None
 
 
-class LoRALinear(nn.Module):
+class Term(nn.Module):
+    """The low-rank pair of a task beside the banks, its scaling within B: it moves with the model and is not saved with it."""
+
+    A: Tensor
+    B: Tensor
+
+    def __init__(self, A: Tensor, B: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("A", A, persistent=False)
+        self.register_buffer("B", B, persistent=False)
+
+
+class LoRALayer(nn.Module):
+    """What both layers below have: banks, and terms beside them."""
+
+    lora_A: nn.Parameter | None
+    lora_B: nn.Parameter | None
+    scaling: float
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.added = nn.ModuleDict()
+
+    def add_term(self, task_id: int, A: Tensor, B: Tensor) -> None:
+        """A pair of any rank for a task that the banks do not have, in their orientation, its scaling within B."""
+        self.added[str(task_id)] = Term(A, B)
+
+    def term(self, task_id: int) -> tuple[Tensor, Tensor, float] | None:
+        """A, B and scaling of a task, or `None` where it leaves this layer alone."""
+        if str(task_id) in self.added:
+            pair = self.added[str(task_id)]
+            assert isinstance(pair, Term)
+            return pair.A, pair.B, 1.0
+        if self.lora_A is None or self.lora_B is None or not 0 <= task_id < len(self.lora_A):
+            return None
+        return self.lora_A[task_id], self.lora_B[task_id], self.scaling
+
+    def terms(self, task_slices: TaskSlices) -> Iterator[tuple[slice, Tensor, Tensor, float]]:
+        """Token range, A, B and scaling of every slice that is adapted here."""
+        for s in task_slices:
+            found = self.term(s.task_id)
+            if found is not None:
+                yield slice(s.start, s.stop), *found
+
+    def drop_terms(self) -> None:
+        """No adapters from here on."""
+        self.lora_A = self.lora_B = None
+        self.added.clear()
+
+
+class LoRALinear(LoRALayer):
     """A linear layer with one low-rank term for each of `tasks` tasks; zero tasks make it a plain linear."""
 
     def __init__(self, in_features: int, out_features: int, *, tasks: int, rank: int, scaling: float) -> None:
@@ -44,20 +94,18 @@ class LoRALinear(nn.Module):
     def forward(self, x: Tensor, task_slices: TaskSlices) -> Tensor:
         """x [T, in] -> [T, out]."""
         y = F.linear(x, self.weight, self.bias)
-        if self.lora_A is not None and self.lora_B is not None:
-            for s in _adapted(task_slices):
-                low = F.linear(x[s.start : s.stop], self.lora_A[s.task_id])  # [t, R]
-                y[s.start : s.stop].addmm_(low, self.lora_B[s.task_id].T, alpha=self.scaling)
+        for tokens, A, B, scaling in self.terms(task_slices):
+            y[tokens].addmm_(F.linear(x[tokens], A), B.T, alpha=scaling)  # [t, R] [R, out]
         return y
 
     @torch.no_grad()
     def merge_task(self, task_id: int) -> None:
         """Fold one task into the weight and drop the banks: W + s B A, computed in float32."""
-        if self.lora_A is not None and self.lora_B is not None:
-            if task_id != NO_TASK:
-                delta = self.lora_B[task_id].float() @ self.lora_A[task_id].float()
-                self.weight = _merged(self.weight, delta, self.scaling)
-            self.lora_A = self.lora_B = None
+        found = self.term(task_id)
+        if found is not None:
+            A, B, scaling = found
+            self.weight = _merged(self.weight, B.float() @ A.float(), scaling)
+        self.drop_terms()
 
     @torch.no_grad()
     def reset_lora(self) -> None:
@@ -68,7 +116,7 @@ class LoRALinear(nn.Module):
             self.lora_B.zero_()
 
 
-class LoRAEmbedding(nn.Module):
+class LoRAEmbedding(LoRALayer):
     """An embedding table with one low-rank term for each task; rows are gathered first, then adapted."""
 
     def __init__(self, rows: int, dim: int, *, tasks: int, rank: int, scaling: float) -> None:
@@ -81,20 +129,18 @@ class LoRAEmbedding(nn.Module):
     def forward(self, ids: Tensor, task_slices: TaskSlices) -> Tensor:
         """ids [T] -> [T, dim]."""
         y = F.embedding(ids, self.weight)
-        if self.lora_A is not None and self.lora_B is not None:
-            for s in _adapted(task_slices):
-                low = F.embedding(ids[s.start : s.stop], self.lora_A[s.task_id])  # [t, R]
-                y[s.start : s.stop].addmm_(low, self.lora_B[s.task_id], alpha=self.scaling)
+        for tokens, A, B, scaling in self.terms(task_slices):
+            y[tokens].addmm_(F.embedding(ids[tokens], A), B, alpha=scaling)  # [t, R] [R, dim]
         return y
 
     @torch.no_grad()
     def merge_task(self, task_id: int) -> None:
         """Fold one task into the table and drop the banks: W + s A B, computed in float32."""
-        if self.lora_A is not None and self.lora_B is not None:
-            if task_id != NO_TASK:
-                delta = self.lora_A[task_id].float() @ self.lora_B[task_id].float()
-                self.weight = _merged(self.weight, delta, self.scaling)
-            self.lora_A = self.lora_B = None
+        found = self.term(task_id)
+        if found is not None:
+            A, B, scaling = found
+            self.weight = _merged(self.weight, A.float() @ B.float(), scaling)
+        self.drop_terms()
 
     @torch.no_grad()
     def reset_lora(self) -> None:
@@ -102,10 +148,6 @@ class LoRAEmbedding(nn.Module):
         if self.lora_A is not None and self.lora_B is not None:
             self.lora_A.zero_()
             nn.init.normal_(self.lora_B)
-
-
-def _adapted(task_slices: TaskSlices) -> TaskSlices:
-    return tuple(s for s in task_slices if s.task_id != NO_TASK)
 
 
 def _merged(weight: Tensor, delta: Tensor, scaling: float) -> nn.Parameter:

@@ -81,6 +81,7 @@ def test_commands_run(name: str, workplace: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @shipped
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument:UserWarning")  # a trainer's default, on a machine without GPU
 @pytest.mark.parametrize("name", SNIPPETS)
 def test_snippets_run(name: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
