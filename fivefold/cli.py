@@ -25,7 +25,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 INPUT_FORMATS = ("text", "lines", "jsonl", "csv", "tsv", "parquet")
 OUTPUT_FORMATS = ("npy", "jsonl", "parquet")
-LAYOUTS = ("jina", "hf", "transformers", "fivefold")
+LAYOUTS = ("jina", "hf", "transformers", "jinabert", "fivefold")
 HELP_WIDTH = 100
 
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 2, 130, 141
