@@ -7,11 +7,12 @@ DEMO := .fivefold-demo
 CORPUS := examples/corpus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs clean
+.PHONY: help demo test test-clients check bench docs clean
 
 help:
 	@echo "make demo    install, embed a small multilingual corpus, ask it questions"
 	@echo "make test    install with the test tools, run the tests"
+	@echo "make test-clients  other people's clients against the server"
 	@echo "make check   linter and strict type checker"
 	@echo "make bench   measurements, as tables and JSON"
 	@echo "make docs    write the generated parts of docs/"
@@ -37,6 +38,10 @@ demo: $(VENV)/run.stamp
 
 test: $(VENV)/dev.stamp
 	$(VENV)/bin/python -m pytest
+
+test-clients: $(VENV)/dev.stamp
+	$(PIP) --editable '.[dev,clients]'
+	$(VENV)/bin/python -m pytest -m clients
 
 check: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check .
