@@ -37,6 +37,7 @@ LIMIT_OPTIONS = {
     "body-seconds": "time for a request to arrive (default: 30)",
     "drain-seconds": "time to finish requests after SIGTERM (default: 30)",
     "tokenization-workers": "threads that turn text into tokens (default: 2)",
+    "threads": "processor cores to compute on (default: all that the machine, or the container's limit, gives)",
 }
 
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 2, 130, 141

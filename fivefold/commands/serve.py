@@ -14,6 +14,7 @@ from fivefold.errors import InputError, MissingExtraError
 
 try:
     from fivefold.serve.app import create_app
+    from fivefold.serve.cores import available
     from fivefold.serve.limits import WAITING_BATCHES, Limits
     from fivefold.serve.metrics import Metrics
     from fivefold.serve.server import log_to_stdout
@@ -106,6 +107,7 @@ class Settings:
             metrics=metrics,
             auto_truncate=self.switch("auto_truncate"),
             tokenization_workers=self.number("tokenization_workers", 2),
+            threads=self.number("threads", available()),
         )
 
     def _embedder(self, device: str) -> Embedder:

@@ -36,6 +36,7 @@ from fivefold.errors import NonFiniteError
 from fivefold.packing import PackedBatch, pack, plan
 from fivefold.pooling import pool
 from fivefold.sequence import Sequence
+from fivefold.serve import cores
 from fivefold.serve.failures import QueueFullError, UnavailableError
 from fivefold.serve.metrics import Metrics
 from fivefold.vectors import FloatArray
@@ -51,17 +52,26 @@ log = logging.getLogger("fivefold.serve")
 
 
 class Worker(NamedTuple):
-    """One device: a backend and, where its precision is less than float32, the same model in float32."""
+    """One batch at a time: a backend and, where its precision is less than float32, the same model in float32.
+
+    On a CPU the workers have one backend and `cores` cores together; 0 leaves threads to torch.
+    """
 
     backend: Backend
     exact: Backend | None = None
+    cores: int = 0
 
     @classmethod
-    def of(cls, backend: Backend) -> Worker:
-        """A worker with a float32 twin where that can change anything."""
-        if isinstance(backend, TorchBackend) and next(backend.encoder.parameters()).dtype != torch.float32:
-            return cls(backend, Float32Twin(backend))
-        return cls(backend)
+    def of(cls, backend: Backend, threads: int) -> list[Worker]:
+        """The workers of one device: several where it is a CPU of several `threads`."""
+        exact = None
+        if not isinstance(backend, TorchBackend):
+            return [cls(backend)]
+        if next(backend.encoder.parameters()).dtype != torch.float32:
+            exact = Float32Twin(backend)
+        if backend.device.type != "cpu":
+            return [cls(backend, exact)]
+        return [cls(backend, exact, threads)] * min(threads, cores.MOST_BATCHES)
 
 
 class Float32Twin:
@@ -70,11 +80,13 @@ class Float32Twin:
     def __init__(self, backend: TorchBackend) -> None:
         self._original = backend
         self._twin: TorchBackend | None = None
+        self._making = threading.Lock()
 
     def hidden_states(self, batch: PackedBatch) -> torch.Tensor:
         """Hidden states [T, D] float32."""
-        if self._twin is None:
-            self._twin = TorchBackend(deepcopy(self._original.encoder).float(), self._original.device)
+        with self._making:
+            if self._twin is None:
+                self._twin = TorchBackend(deepcopy(self._original.encoder).float(), self._original.device)
         return self._twin.hidden_states(batch)
 
 
@@ -163,6 +175,7 @@ class Scheduler:
         self._probe = probe
         self._workers = workers
         self._jobs: list[Job] = []  # with sequences not yet taken, in the order of arrival
+        self._busy = 0  # batches being computed
         self._credit = 0  # tokens that the requests that came first may still have
         self._closing = False
         self._wake = threading.Condition()
@@ -238,6 +251,7 @@ class Scheduler:
         with self._wake:
             while not (batch := self._take()) and not self._closing:
                 self._wake.wait()
+            self._busy += bool(batch)
             return batch
 
     def _take(self) -> list[Part]:
@@ -270,13 +284,17 @@ class Scheduler:
                 log.exception("the scheduler failed")
                 for part in batch:
                     self._fail(part.job, error)
+            with self._wake:
+                self._busy -= 1
 
     def _compute(self, worker: Worker, batch: list[Part]) -> None:
-        begun = time.monotonic()
+        begun, tokens, busy = time.monotonic(), sum(len(part.sequence) for part in batch), self._busy
         for part in batch:
             if part.job.started is None:
                 part.job.started = begun
                 self.metrics.queue_seconds.observe(begun - part.job.arrived)
+        if worker.cores:
+            torch.set_num_threads(cores.share(worker.cores, busy, tokens))
         done = None
         try:
             done = self._try(worker, batch)
@@ -285,12 +303,11 @@ class Scheduler:
             self.metrics.failed_batches.inc()
         if done is None:  # out of the except block, whose trace keeps the batch's memory alive
             done = sum(self._try_alone(worker, part) for part in batch)
-        self._measure(batch, time.monotonic() - begun)
+        self._measure(batch, tokens, time.monotonic() - begun, busy)
         self.healthy = done > 0 or self._probe_answers(worker)
 
-    def _measure(self, batch: list[Part], seconds: float) -> None:
-        tokens = sum(len(part.sequence) for part in batch)
-        speed = len(self._workers) * tokens / max(seconds, 1e-6)
+    def _measure(self, batch: list[Part], tokens: int, seconds: float, busy: int) -> None:
+        speed = busy * tokens / max(seconds, 1e-6)
         self.tokens_per_second = _MEMORY * self.tokens_per_second + (1 - _MEMORY) * speed
         self.metrics.tokens.inc(tokens)
         self.metrics.batch_tokens.observe(tokens)

@@ -18,6 +18,11 @@ KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers keep theirs (60), so that it is never we who close a connection they still use."""
 
 
+SWITCH_SECONDS = 0.001
+"""How long Python lets one thread keep the others waiting. By default it is 5 ms, and a forward pass, which gives way at every
+matrix, would wait so long for the event loop each time; shorter, queries of many clients go a sixth faster."""
+
+
 class DrainingServer(uvicorn.Server):
     """uvicorn that finishes what it accepted: the first signal turns readiness off and refuses new work, and the process
     ends when nothing is in flight, or after `drain_seconds`. A second signal ends it at once.
@@ -66,6 +71,7 @@ def run(app: Starlette, *, host: str, port: int, drain_seconds: float) -> None:
         timeout_graceful_shutdown=5,
     )
     server = DrainingServer(config, state, drain_seconds)
+    sys.setswitchinterval(SWITCH_SECONDS)
     state.on_failure = server.stop
     server.run()
     if state.failure is not None:

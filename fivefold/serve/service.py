@@ -82,12 +82,18 @@ class Service:
         metrics: Metrics,
         auto_truncate: bool = False,
         tokenization_workers: int = 2,
+        threads: int = 1,
     ) -> Service:
-        """Warm the model on every device and start its threads; `embedders` hold the same model, one a device."""
+        """Warm the model on every device and start its threads.
+
+        Args:
+            embedders: the same model, one a device.
+            threads: cores that a CPU may compute on.
+        """
         first = embedders[0]
         (probe,), _ = first.tokenizer.sequences([PROBE_TEXT], [None], max_length=limits.max_input_length, truncate=True)
         scheduler = Scheduler(
-            [Worker.of(e.backend) for e in embedders],
+            [worker for e in embedders for worker in Worker.of(e.backend, threads)],
             probe,
             max_batch_tokens=limits.max_batch_tokens,
             max_queue_tokens=limits.max_queue_tokens,

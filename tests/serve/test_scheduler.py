@@ -378,6 +378,38 @@ def test_two_devices_share_the_queue() -> None:
     run(work)
 
 
+def test_batches_that_run_together_share_the_cores() -> None:
+    """Seen from inside the model: how many threads it may use."""
+    threads: list[tuple[int, int]] = []
+
+    class Counting(Fake):
+        def hidden_states(self, batch: PackedBatch) -> torch.Tensor:
+            threads.append((len(batch.input_ids), torch.get_num_threads()))
+            return super().hidden_states(batch)
+
+    async def work() -> None:
+        backend = Counting()
+        worker = Worker(backend, cores=4)
+        made = Scheduler([worker, worker], text(2), max_batch_tokens=600, max_queue_tokens=9999, metrics=Metrics())
+        made.start()
+        threads.clear()
+        for length in (20, 600):
+            await made.pooled([text(length)])
+        backend.held = True
+        both = [start(made, text(500)), start(made, text(501))]
+        await until(lambda: len(threads) == 4)
+        backend.held = False
+        backend.gate.release(2)
+        await asyncio.gather(*both)
+        await made.close()
+        alone, together = threads[:2], {count for _, count in threads[2:]}
+        assert alone == [(20, 1), (600, 4)] and together <= {4, 2} and 2 in together
+
+    before = torch.get_num_threads()
+    run(work)
+    torch.set_num_threads(before)
+
+
 def test_start_raises_what_the_model_raises() -> None:
     backend = Fake(dead=True)
     made = Scheduler([Worker(backend)], text(2), max_batch_tokens=9, max_queue_tokens=9, metrics=Metrics())
@@ -388,7 +420,7 @@ def test_start_raises_what_the_model_raises() -> None:
 def test_the_float32_twin_is_the_same_model() -> None:
     embedder = toy.embedder()
     encoder = embedder.backend.encoder.bfloat16()
-    twin = Worker.of(embedder.backend).exact
+    twin = Worker.of(embedder.backend, 1)[0].exact
     assert twin is not None
     batch_of = toy.sequence([5, 6, 7])
     from fivefold.packing import pack
@@ -398,4 +430,4 @@ def test_the_float32_twin_is_the_same_model() -> None:
     assert exact.dtype == torch.float32
     assert next(encoder.parameters()).dtype == torch.bfloat16
     assert torch.allclose(exact, rough.float(), atol=0.2)
-    assert Worker.of(toy.embedder().backend).exact is None
+    assert Worker.of(toy.embedder().backend, 1)[0].exact is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import fields
 from pathlib import Path
 
@@ -47,13 +48,12 @@ def test_keys_come_from_three_places(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_the_model_and_its_limits(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIVEFOLD_MAX_QUEUE_TOKENS", "77")
+    monkeypatch.setenv("FIVEFOLD_THREADS", "1")
     service = settings("--model", str(tiny_folder), "--max-batch-tokens", "32", "--device", "cpu,cpu").load(Metrics())
     assert service.names.served == tiny_folder.name and "jina-embeddings-v3" in service.names.others
     assert (service.limits.max_queue_tokens, service.limits.max_batch_tokens) == (77, 32)
     assert service.limits.max_input_length == 64
     assert len(service.scheduler._workers) == 2
-    import asyncio
-
     asyncio.run(service.close())
 
 
