@@ -7,12 +7,13 @@ DEMO := .fivefold-demo
 CORPUS := examples/corpus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients check bench docs clean
+.PHONY: help demo test test-clients test-browser screenshot check bench docs clean
 
 help:
 	@echo "make demo    install, embed a small multilingual corpus, ask it questions"
 	@echo "make test    install with the test tools, run the tests"
 	@echo "make test-clients  other people's clients against the server"
+	@echo "make test-browser  the playground in Chromium; make screenshot takes its picture"
 	@echo "make check   linter and strict type checker"
 	@echo "make bench   measurements, as tables and JSON"
 	@echo "make docs    write the generated parts of docs/"
@@ -42,6 +43,19 @@ test: $(VENV)/dev.stamp
 test-clients: $(VENV)/dev.stamp
 	$(PIP) --editable '.[dev,clients]'
 	$(VENV)/bin/python -m pytest -m clients
+
+$(VENV)/browser.stamp: $(VENV)/dev.stamp
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+		{ echo "This needs Chromium: sudo apt-get install chromium"; exit 1; }
+	$(PIP) --editable '.[dev,browser]'
+	@touch $@
+
+test-browser: $(VENV)/browser.stamp
+	$(VENV)/bin/python -m pytest -m browser
+
+# In the font that the page asks for first, if it is there: sudo apt-get install fonts-inter
+screenshot: $(VENV)/browser.stamp
+	$(VENV)/bin/python -m tests.browser.screenshot
 
 check: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check .
