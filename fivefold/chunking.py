@@ -51,7 +51,11 @@ def split(text: str, tokenizer: Tokenizer, chunk_tokens: int) -> list[CharSpan]:
     """
     if isinstance(chunk_tokens, bool) or not isinstance(chunk_tokens, int) or chunk_tokens < 1:
         raise InputError(f"chunk_tokens must be a whole number of at least 1, got {chunk_tokens!r}")
-    splitter = TextSplitter.from_huggingface_tokenizer(tokenizer.rust, chunk_tokens)
+
+    def count(piece: str) -> int:
+        return len(tokenizer.rust.encode(piece, add_special_tokens=False))
+
+    splitter = TextSplitter.from_callback(count, chunk_tokens)  # given the tokenizer itself it would copy it each time
     return [(start, start + len(piece)) for start, piece in splitter.chunk_indices(encodable(text))]
 
 
