@@ -40,8 +40,14 @@ demo: $(VENV)/run.stamp
 test: $(VENV)/dev.stamp
 	$(VENV)/bin/python -m pytest
 
+# uv finds in seconds which versions of so many packages fit together; pip does not find them.
+# infinity-client asks for an older httpx than the other clients, and works with theirs.
+test-clients: UV = $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint constraints.txt
 test-clients: $(VENV)/dev.stamp
-	$(PIP) --editable '.[dev,clients]'
+	$(PIP) uv
+	$(UV) --editable '.[dev,clients]'
+	$(UV) --no-deps infinity-client
+	if command -v npm >/dev/null; then cd tests/clients/node && npm install --silent; fi
 	$(VENV)/bin/python -m pytest -m clients
 
 $(VENV)/browser.stamp: $(VENV)/dev.stamp
@@ -68,5 +74,5 @@ docs: $(VENV)/run.stamp
 	$(VENV)/bin/python docs/cli_help.py
 
 clean:
-	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(DEMO) tests/clients/node/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
