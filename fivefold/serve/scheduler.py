@@ -293,6 +293,9 @@ class Scheduler:
             if part.job.started is None:
                 part.job.started = begun
                 self.metrics.queue_seconds.observe(begun - part.job.arrived)
+        self.metrics.tokens.inc(tokens)
+        self.metrics.batch_tokens.observe(tokens)
+        self.metrics.batch_sequences.observe(len(batch))
         if worker.cores:
             torch.set_num_threads(cores.share(worker.cores, busy, tokens))
         done = None
@@ -303,16 +306,11 @@ class Scheduler:
             self.metrics.failed_batches.inc()
         if done is None:  # out of the except block, whose trace keeps the batch's memory alive
             done = sum(self._try_alone(worker, part) for part in batch)
-        self._measure(batch, tokens, time.monotonic() - begun, busy)
-        self.healthy = done > 0 or self._probe_answers(worker)
-
-    def _measure(self, batch: list[Part], tokens: int, seconds: float, busy: int) -> None:
+        seconds = time.monotonic() - begun
+        self.metrics.batch_seconds.observe(seconds)
         speed = busy * tokens / max(seconds, 1e-6)
         self.tokens_per_second = _MEMORY * self.tokens_per_second + (1 - _MEMORY) * speed
-        self.metrics.tokens.inc(tokens)
-        self.metrics.batch_tokens.observe(tokens)
-        self.metrics.batch_sequences.observe(len(batch))
-        self.metrics.batch_seconds.observe(seconds)
+        self.healthy = done > 0 or self._probe_answers(worker)
 
     def _try(self, worker: Worker, batch: list[Part]) -> int:
         """One pass over the batch; the number of sequences that were answered. Raises what the model raises."""
