@@ -395,6 +395,7 @@ def test_batches_that_run_together_share_the_cores() -> None:
         threads.clear()
         for length in (20, 600):
             await made.pooled([text(length)])
+            await until(lambda: not made._busy)
         backend.held = True
         both = [start(made, text(500)), start(made, text(501))]
         await until(lambda: len(threads) == 4)
