@@ -7,12 +7,13 @@ DEMO := .fivefold-demo
 CORPUS := examples/corpus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients check bench docs clean
+.PHONY: help demo test test-clients fuzz check bench docs clean
 
 help:
 	@echo "make demo    install, embed a small multilingual corpus, ask it questions"
 	@echo "make test    install with the test tools, run the tests"
 	@echo "make test-clients  other people's clients against the server"
+	@echo "make fuzz    hostile requests against the server, half an hour"
 	@echo "make check   linter and strict type checker"
 	@echo "make bench   measurements, as tables and JSON"
 	@echo "make docs    write the generated parts of docs/"
@@ -42,6 +43,10 @@ test: $(VENV)/dev.stamp
 test-clients: $(VENV)/dev.stamp
 	$(PIP) --editable '.[dev,clients]'
 	$(VENV)/bin/python -m pytest -m clients
+
+fuzz: $(VENV)/dev.stamp
+	$(PIP) --editable '.[dev,fuzz]'
+	$(VENV)/bin/python -m pytest -m fuzz
 
 check: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check .

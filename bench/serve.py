@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import base64
 import json
-import os
 import signal
 import socket
 import statistics
@@ -65,13 +64,13 @@ class Client:
         return content
 
 
-def start(model: str) -> tuple[subprocess.Popen[bytes], int]:
+def start(model: str, *options: str) -> tuple[subprocess.Popen[bytes], int]:
     """A server that is ready, and its port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     argv = [sys.executable, "-m", "fivefold", "serve", "--model", model, "--port", str(port), "--log-level", "warning"]
-    process = subprocess.Popen(argv, env={**os.environ, "FIVEFOLD_MAX_QUEUE_TOKENS": str(1 << 20)})
+    process = subprocess.Popen([*argv, *options])
     for _ in range(1200):
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5).close()
@@ -163,7 +162,7 @@ def main() -> None:
     numbers = count()
     found = {"encode_ms": median_ms(lambda: embedder.encode_query(text(next(numbers), 8)), args.rounds)}
     found["encode_texts_per_s"] = in_process(embedder, args.seconds)
-    process, port = start(args.model)
+    process, port = start(args.model, "--max-queue-tokens", str(1 << 20))
     try:
         found["max_difference"] = asyncio.run(check(port, embedder))
         found["http_ms"] = asyncio.run(latency(port, args.rounds))

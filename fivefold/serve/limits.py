@@ -9,8 +9,14 @@ from dataclasses import dataclass, fields
 
 from fivefold.errors import InputError
 
-WAITING_BATCHES = 16
-"""Batches that may wait before a request, where nobody says otherwise."""
+WAITING_BATCHES = 1
+"""Batches that may wait before a request, for each device, where nobody says otherwise. One that is computed and one that
+waits keep a device busy; a second would only be waited for. A request of n tokens so waits for two batches of B at most,
+and half of what follows may go to shorter ones that came later: 2 B + 2 n, which is three times its own time from
+n = 2 B on, the batches of passages and documents that make the slowest hundredth of a mix. bench/soak.py measures it."""
+
+BODY_SECONDS = 30
+"""Time for a request to arrive, where nobody says otherwise; known before the model is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +37,8 @@ class Limits:
     """Requests that are read, waiting or computed at one time."""
     max_body_bytes: int = 32 << 20
     """Bytes of one request's body."""
-    body_seconds: int = 30
-    """Time for a body to arrive."""
+    body_seconds: int = BODY_SECONDS
+    """Time for a request's head to arrive, and again for its body."""
 
     def __post_init__(self) -> None:
         """Refuse limits that would refuse everything."""

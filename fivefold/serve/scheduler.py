@@ -9,7 +9,7 @@ Four promises, each held by a test:
    query waits for the batch that is running and goes in the next, whatever a client with 2048 texts is doing; and no
    request takes more than about twice what first-come-first-served would give it, whatever comes after it.
 2. **Refused early.** A request is told at once that it has to come back (`QueueFullError`), by the work it would wait for:
-   that of the requests with no more left than it has. It may be `max_queue_tokens`, and `PATIENCE` times its own.
+   that of the requests with no more left than it has. It may be `max_queue_tokens`, whatever its own size.
 3. **Nobody pays for another's failure.** A batch that fails is tried again, each sequence alone; rows that are not finite are
    computed again in float32. What still fails, fails alone. Every waiter is answered.
 4. **Who left costs nothing.** A request whose client is gone is dropped before its tokens are computed.
@@ -40,9 +40,6 @@ from fivefold.serve.failures import QueueFullError, UnavailableError
 from fivefold.serve.metrics import Metrics
 from fivefold.vectors import FloatArray
 
-PATIENCE = 2
-"""A request may wait for so many times its own tokens even where the queue is full: one that takes a minute anyway is
-served in three rather than refused."""
 CLOSE_SECONDS = 60
 """A device that does not come back does not keep the process from ending."""
 _MEMORY = 0.8  # how much of the measured speed is kept at each batch
@@ -222,7 +219,7 @@ class Scheduler:
         if self._closing:
             raise UnavailableError("the server is shutting down; send the request to another one")
         ahead = sum(other.left for other in self._jobs if other.left <= job.left and not other.future.done())
-        room = self.max_queue_tokens + PATIENCE * job.left
+        room = self.max_queue_tokens
         if ahead > room:
             wait = (ahead - room) / max(self.tokens_per_second, 1.0)
             raise QueueFullError(

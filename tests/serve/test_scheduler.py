@@ -232,14 +232,13 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
         made.tokens_per_second = 2.0
         tasks = [start(made, text(4))]
         await running(backend)
-        tasks += [start(made, text(10)) for _ in range(5)]
+        tasks += [start(made, text(10)), start(made, text(40))]  # the limit is on what waits before, not on the request
         await until(lambda: made.queued_tokens == 50)
         with pytest.raises(QueueFullError, match="50 tokens wait") as refused:
-            await made.pooled([text(10)])  # 50 > 20 + 2 * 10
-        assert refused.value.retry_after == 5.0
+            await made.pooled([text(40)])
+        assert refused.value.retry_after == 15.0
         tasks.append(start(made, text(5)))  # everything there is larger: nothing is before it
-        tasks.append(start(made, text(30)))  # takes long anyway: 55 <= 20 + 2 * 30
-        await until(lambda: made.queued_requests == 7)
+        await until(lambda: made.queued_requests == 3)
         backend.held = False
         backend.gate.release()
         await asyncio.gather(*tasks)
