@@ -7,13 +7,15 @@ DEMO := .fivefold-demo
 CORPUS := examples/corpus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients test-browser screenshot check bench docs clean
+.PHONY: help demo test test-clients test-browser screenshot fuzz soak check bench docs clean
 
 help:
 	@echo "make demo    install, embed a small multilingual corpus, ask it questions"
 	@echo "make test    install with the test tools, run the tests"
 	@echo "make test-clients  other people's clients against the server"
 	@echo "make test-browser  the playground in Chromium; make screenshot takes its picture"
+	@echo "make fuzz    hostile requests against the server, half an hour"
+	@echo "make soak    ten minutes of twice what the server can take"
 	@echo "make check   linter and strict type checker"
 	@echo "make bench   measurements, as tables and JSON"
 	@echo "make docs    write the generated parts of docs/"
@@ -63,12 +65,20 @@ test-browser: $(VENV)/browser.stamp
 screenshot: $(VENV)/browser.stamp
 	$(VENV)/bin/python -m tests.browser.screenshot
 
+fuzz: $(VENV)/dev.stamp
+	$(PIP) --editable '.[dev,fuzz]'
+	$(VENV)/bin/python -m pytest -m fuzz
+
 check: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
 bench: $(VENV)/dev.stamp
-	@for script in bench/*.py; do echo "== $$script"; $(VENV)/bin/python "$$script" || exit 1; done
+	$(PIP) --editable '.[dev,bench]'
+	@for script in encode memory serve; do echo "== $$script"; $(VENV)/bin/python "bench/$$script.py" || exit 1; done
+
+soak: $(VENV)/dev.stamp
+	$(VENV)/bin/python bench/soak.py
 
 docs: $(VENV)/run.stamp
 	$(VENV)/bin/python docs/cli_help.py

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -30,6 +31,8 @@ DOCUMENT_CHARS_PER_TOKEN = 16
 """The same for a document of any length, whose limit is the request's."""
 SLICE_CHARS, SLICE_TEXTS = 1 << 16, 512
 """What is tokenised in one go: some tens of milliseconds."""
+SLICE_CHUNKS = 32
+"""Chunks that are cut in one go, for the same reason."""
 UNCOUNTED = 2**31 - 1
 
 
@@ -242,7 +245,10 @@ class Intake:
         self._check_document(text)
         if chunk_tokens > self.limits.max_input_length:
             raise InputError(f"chunk_tokens may be at most {self.limits.max_input_length}, got {chunk_tokens}")
-        return await self.offload(len(text), chunking.split, text, self.tokenizer, chunk_tokens)
+        pieces, found = chunking.pieces(text, self.tokenizer, chunk_tokens), []
+        while some := await self.offload(0, list, islice(pieces, SLICE_CHUNKS)):
+            found += some
+        return found
 
 
 def joined(chunks: list[str]) -> tuple[str, list[chunking.CharSpan]]:

@@ -73,7 +73,9 @@ CLIENTS = (
     Client(node("openai"), "separation", 64, OPENAI),
     Client(node("jina-ai-provider"), "retrieval.passage", 64, always("AI_APICallError"), late=True),
     Client(node("@ai-sdk/openai"), None, 64, always("AI_APICallError")),
-    Client(node("@huggingface/inference"), "classification", None, always("ProviderApiError", "key", "long"), mute=True),
+    Client(
+        node("@huggingface/inference"), "classification", None, always("ProviderApiError", "key", "long"), mute=True
+    ),
     Client(node("@langchain/community"), "retrieval.passage", None, always("Error")),
     Client(node("@langchain/openai"), None, None, OPENAI),
     Client(node("@chroma-core/jina"), "text-matching", 64, always("Error"), mute=True, late=True),

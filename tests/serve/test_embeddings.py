@@ -214,7 +214,7 @@ def test_late_chunking_shares_no_context_between_requests(server, embedder: Embe
 
 
 def test_many_clients_at_once_each_get_their_own(server, embedder: Embedder) -> None:
-    texts = [f"{text} {number}" for number in range(40) for text in TEXTS]
+    texts = [f"{text} {number}" for number in range(64 // len(TEXTS)) for text in TEXTS]
 
     async def together() -> list[httpx.Response]:
         tasks = [task.name for task in TASKS]
