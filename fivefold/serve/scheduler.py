@@ -43,7 +43,7 @@ from fivefold.serve.failures import QueueFullError, UnavailableError
 from fivefold.serve.metrics import Metrics
 from fivefold.vectors import FloatArray
 
-BURST = 64
+BURST = 96
 """Requests that may ask at one time, each as large as the others, and none is refused."""
 CROWDED_SECONDS = 30
 RELEASE_SECONDS = 2
@@ -268,7 +268,7 @@ class Scheduler:
             ahead += sum(len(part.sequence) for batch in self._computing for part in batch if part.job.tokens <= size)
             room = size // 2
         else:
-            burst = max(BURST * job.left, self.max_batch_tokens // 2)
+            burst = max(BURST * job.left, self.max_batch_tokens)
             room = max(size, min(self.max_queue_tokens, burst))
         if ahead > room:
             self._crowd.note(size)

@@ -257,18 +257,18 @@ def test_a_burst_is_taken_whole_and_a_lasting_crowd_held_to_its_own_tokens(monke
         made = scheduler(backend, queue=1 << 20)
         tasks = [start(made, text(4))]
         await running(backend)
-        tasks += [start(made, text(10)) for _ in range(65)]  # 64 before the last
-        await until(lambda: made.queued_requests == 65)
-        with pytest.raises(QueueFullError, match="limit is 640"):
+        tasks += [start(made, text(10)) for _ in range(97)]  # 96 before the last
+        await until(lambda: made.queued_requests == 97)
+        with pytest.raises(QueueFullError, match="limit is 960"):
             await made.pooled([text(10)])
         for size in (12, 400):
-            with pytest.raises(QueueFullError, match=f"654 tokens wait .* the limit is {size // 2};"):
+            with pytest.raises(QueueFullError, match=f"974 tokens wait .* the limit is {size // 2};"):
                 await made.pooled([text(size)])  # the four that are computed count
         tasks.append(start(made, text(9)))  # smaller than what was refused
-        await until(lambda: made.queued_requests == 66)
+        await until(lambda: made.queued_requests == 98)
         await asyncio.sleep(1)
         tasks.append(start(made, text(11)))
-        await until(lambda: made.queued_requests == 67)
+        await until(lambda: made.queued_requests == 99)
         backend.held = False
         backend.gate.release()
         await asyncio.gather(*tasks)
