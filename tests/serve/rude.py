@@ -27,8 +27,8 @@ FIELDS = (
     "return_documents", "content", "chunk_tokens", "return_chunks", "text",
 )  # fmt: skip
 MEGABYTE = 1 << 20
-SECONDS = 60
-"""After which a request without an answer is a stall, on whatever machine."""
+SECONDS = 180
+"""After which a request without an answer is a stall, also on a busy machine: 8192 tokens can take half a minute."""
 STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})[^\r]*\r\n")
 
 Rng = random.Random

@@ -30,18 +30,24 @@ class Target:
 
     def attack(self, kind: Callable[..., object], seed: str) -> None:
         """One bad request or scene, and what must hold after it."""
-        rng = random.Random(seed)
-        if kind in rude.SCENES:
-            found = kind(self.port, rng)
-        else:
-            whole = kind not in rude.HEADS
-            made = kind(rng)
-            assert isinstance(made, bytes)
-            found = rude.answers(self.port, rude.post(rng, made) if whole else made, whole_request=whole)
-            assert found or not whole, f"{kind.__name__} {seed}: no answer"
+        try:
+            found = self.answers_to(kind, random.Random(seed))
+        except TimeoutError:
+            pytest.fail(f"{kind.__name__} {seed}: no answer for {rude.SECONDS} s")
         assert isinstance(found, list)
         assert all(status < 500 for status in found), f"{kind.__name__} {seed}: {found}"
         self.serves()
+
+    def answers_to(self, kind: Callable[..., object], rng: random.Random) -> object:
+        """The statuses that came back; a whole request has at least one."""
+        if kind in rude.SCENES:
+            return kind(self.port, rng)
+        whole = kind not in rude.HEADS
+        made = kind(rng)
+        assert isinstance(made, bytes)
+        found = rude.answers(self.port, rude.post(rng, made) if whole else made, whole_request=whole)
+        assert found or not whole, f"{kind.__name__}: no answer"
+        return found
 
     def serves(self) -> None:
         assert self.client.get("/ready").status_code == 200
