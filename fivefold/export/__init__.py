@@ -1,0 +1,1 @@
+"""ONNX: the model as a graph, and the runtime that runs it."""
