@@ -1,182 +1,247 @@
 """The encoder as an ONNX graph: every node written out, nothing traced.
 
-    input_ids, attention_mask [B, L] and task_id -> last_hidden_state [B, L, D], float32
+    input_ids, attention_mask [B, L], task_id [B]  ->  last_hidden_state [B, L, D]
 
-`task_id` may be a scalar, for the whole batch, or one number a row; -1 is the body without adapter. A model whose adapter was
-merged has no `task_id`. Tokens lie end to end, [B L, D], everywhere but in attention. Low-rank terms of all tasks stand side
-by side: each token computes K R columns, keeps its own task's R and multiplies them back. Where no token is masked, attention is the
-kernel whose memory grows with L alone.
+Numbers are int64 and states float32. `task_id` counts the config's tasks, -1 is the body without adapter; a model without
+adapters, or with one merged, has no such input. Low-rank terms of all tasks lie side by side: each token computes K R
+columns, keeps the R of its row's task, and multiplies them back. Where no token is masked, attention is the kernel whose
+memory grows with L alone.
 
-Besides ONNX's own operators the graph uses three of ONNX Runtime's: MultiHeadAttention, RotaryEmbedding and, in
-8 bits, MatMulNBits.
+In 8 bits matrices are codes with a scale for each block of 32, and inputs are quantised as they come, by row and block, so
+that no row sees its neighbours; the word table has a scale for each row. Low-rank terms stay float32.
 
-Shapes: B rows, L tokens of the longest row, D hidden, H head dim, K tasks, R rank, I and O columns of a matrix.
+Weights lie in a file beside the graph, which therefore has no limit of size. Three operators are ONNX Runtime's own:
+MultiHeadAttention, RotaryEmbedding and, in 8 bits, MatMulNBits.
+
+Shapes: B rows, L tokens of the longest row, D hidden, K tasks, R rank, V words, I and O columns of a matrix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fivefold.attention import rotary_tables
-from fivefold.config import ModelConfig
+from fivefold.compact import BLOCK, INT8
+from fivefold.config import NO_TASK
 from fivefold.lora import LoRAEmbedding, LoRALinear
-from fivefold.model import Block, Embeddings, Encoder
+from fivefold.model import Block, Encoder
+from fivefold.packing import TaskSlice
 
 OPSET, IR_VERSION = 20, 10
 CONTRIB = "com.microsoft"
-CONTRIB_OPERATORS = frozenset({"MultiHeadAttention", "RotaryEmbedding", "MatMulNBits", "DynamicQuantizeMatMul"})
-import os
-MODE=os.environ.get("MODE","nb"); BLOCK=int(os.environ.get("BLK","32")); WORDS=os.environ.get("WORDS","f")
+CONTRIB_OPERATORS = frozenset({"MultiHeadAttention", "RotaryEmbedding", "MatMulNBits"})
+ALIGNMENT = 64
+"""Bytes to which every weight is aligned in its file, for kernels that read it in place."""
+ZERO_POINT = 0x80
+"""MatMulNBits takes unsigned codes around 128; flipping the highest bit turns signed ones into them."""
+
+
+def write_graph(encoder: Encoder, path: Path, *, int8: bool = False) -> None:
+    """Write an encoder of float32 weights as `path`, and its weights beside it under that name and `_data`."""
+    beside = path.with_name(f"{path.name}_data")
+    with beside.open("wb") as file:
+        model = EncoderGraph(encoder, Nodes(file, beside.name), int8=int8).model()
+    onnx.save(model, path)
+
 
 class Nodes:
-    """A graph being written: nodes and constants in order."""
+    """A graph being written: nodes in order, shapes and indices inside it, weights in the file beside it."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: BinaryIO, location: str) -> None:
+        self.file, self.location = file, location
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
-    def constant(self, name: str, value: Tensor | npt.NDArray[Any]) -> str:
-        """Store an array under a name; -> the name."""
-        array = value.detach().numpy() if isinstance(value, Tensor) else value
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+    def indices(self, name: str, values: Sequence[int]) -> str:
+        """Keep a few whole numbers inside the graph; -> the name."""
+        self.constants.append(helper.make_tensor(name, TensorProto.INT64, [len(values)], values))
         return name
 
-    def add(
-        self, kind: str, inputs: Sequence[str], output: str, attributes: Mapping[str, Any] | None = None
-    ) -> str:
-        """Append a node with one output; -> the output's name."""
-        return self.split(kind, inputs, [output], attributes)[0]
+    def weight(self, name: str, tensor: Tensor) -> str:
+        """Append a tensor to the file; -> the name."""
+        array = tensor.detach().contiguous().numpy()
+        self.file.write(bytes(-self.file.tell() % ALIGNMENT))
+        place = {"location": self.location, "offset": self.file.tell(), "length": array.nbytes}
+        self.file.write(array.data)
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        stored = TensorProto(name=name, dims=array.shape, data_type=kind, data_location=TensorProto.EXTERNAL)
+        for key, value in place.items():
+            stored.external_data.add(key=key, value=str(value))
+        self.constants.append(stored)
+        return name
 
-    def split(
-        self, kind: str, inputs: Sequence[str], outputs: Sequence[str], attributes: Mapping[str, Any] | None = None
-    ) -> Sequence[str]:
-        """Append a node with several outputs; -> their names."""
-        domain = CONTRIB if kind in CONTRIB_OPERATORS else ""
-        self.nodes.append(
-            helper.make_node(kind, inputs, outputs, name=outputs[0], domain=domain, **dict(attributes or {}))
-        )
+    def add(self, kind: str, inputs: Sequence[str], output: str, attributes: Mapping[str, Any] | None = None) -> str:
+        """Append a node with one output; -> the output's name."""
+        self.nodes.append(_node(kind, inputs, [output], attributes))
+        return output
+
+    def split(self, x: str, outputs: Sequence[str]) -> Sequence[str]:
+        """Cut the last axis into equal parts; -> their names."""
+        self.nodes.append(_node("Split", [x], outputs, {"axis": -1, "num_outputs": len(outputs)}))
         return outputs
 
 
-class GraphWriter:
-    def __init__(self, encoder: Encoder, int8: bool) -> None:
-        self.config = encoder.config
-        self.to = Nodes()
-        self.int8 = int8
-        self.routed = encoder.layers[0].attention.Wqkv.lora_A is not None
+def _node(
+    kind: str, inputs: Sequence[str], outputs: Sequence[str], attributes: Mapping[str, Any] | None = None
+) -> onnx.NodeProto:
+    domain = CONTRIB if kind in CONTRIB_OPERATORS else ""
+    return helper.make_node(kind, inputs, outputs, name=outputs[0], domain=domain, **dict(attributes or {}))
 
-    def write(self, encoder):
-        to = self.to
-        c = self.config
-        D = c.hidden_size
-        shape = to.add("Shape", ["input_ids"], "shape")
-        rows3 = to.add("Concat", [shape, to.constant("D1", np.array([D], np.int64))], "rows3", {"axis": 0})
-        to.constant("flat", np.array([-1, D], np.int64))
-        low = to.add("ReduceMin", ["attention_mask"], "lowest", {"keepdims": 0})
-        to.add("Cast", [low], "full", {"to": TensorProto.BOOL})
-        to.add("Cast", ["attention_mask"], "mask32", {"to": TensorProto.INT32})
-        self.axis1 = to.constant("axis1", np.array([1], np.int64))
+
+class EncoderGraph:
+    """One encoder on its way into `Nodes`. Methods take and give names of values, [B, L, D] where nothing else is said."""
+
+    def __init__(self, encoder: Encoder, to: Nodes, *, int8: bool) -> None:
+        self.encoder, self.config, self.to, self.int8 = encoder, encoder.config, to, int8
+        self.routed = encoder.embeddings.word_embeddings.lora_A is not None
+
+    def model(self) -> onnx.ModelProto:
+        """The whole graph; the weights are in the file once this returns."""
+        self._inputs()
+        x = self._embeddings()
+        for number, block in enumerate(self.encoder.layers):
+            assert isinstance(block, Block)
+            x = self._block(f"layers.{number}", block, x)
+        self.to.add("Identity", [x], "last_hidden_state")
+        named = {"input_ids": ["batch", "length"], "attention_mask": ["batch", "length"]}
         if self.routed:
-            K, R = len(c.lora_adaptations), c.lora_rank
-            sel = np.zeros((K + 1, K * R), np.float32)
-            for k in range(K):
-                sel[k, k * R:(k + 1) * R] = c.lora_scaling
-            to.constant("selector", sel)
-            b = to.add("Shape", ["input_ids"], "B", {"end": 1})
-            z = to.add("ConstantOfShape", [b], "zeros", {"value": numpy_helper.from_array(np.zeros(1, np.int64))})
-            t = to.add("Add", ["task_id", z], "tasks")
-            s = to.add("Gather", ["selector", t], "selB")
-            s = to.add("Unsqueeze", [s, self.axis1], "selB1")
-            self.sel3 = s
-            s3 = to.add("Expand", [s, to.add("Concat", [shape, to.constant("one1", np.array([1], np.int64))], "BL1", {"axis": 0})], "selBL")
-            self.sel = to.add("Reshape", [s3, to.constant("KRflat", np.array([-1, K * R], np.int64))], "sel")
-        cos, sin = rotary_tables(torch.arange(c.max_position_embeddings), c.head_dim, c.rotary_emb_base, torch.float32)
-        to.constant("cos", cos[:, 0]); to.constant("sin", sin[:, 0]); to.constant("first", np.array([0], np.int64))
-        x = self.embeddings(encoder.embeddings)
-        for n, layer in enumerate(encoder.layers):
-            x = self.block(f"layers.{n}", layer, x)
-        to.add("Reshape", [x, "rows3"], "last_hidden_state")
-        ins = [helper.make_tensor_value_info(n, TensorProto.INT64, ["rows", "tokens"]) for n in ("input_ids", "attention_mask")]
+            named["task_id"] = ["batch"]
+        graph = helper.make_graph(
+            self.to.nodes,
+            "fivefold",
+            [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name, shape in named.items()],
+            [self._states("last_hidden_state")],
+            initializer=self.to.constants,
+        )
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="fivefold")
+
+    def _inputs(self) -> None:
+        """What every layer reads: masks, rotary tables, and which low-rank columns belong to each row's task."""
+        to, config = self.to, self.config
+        to.indices("middle_axis", [1])
+        to.indices("first_position", [0])
+        lowest = to.add("ReduceMin", ["attention_mask"], "lowest_mask", {"keepdims": 0})
+        to.add("Cast", [lowest], "nothing_masked", {"to": TensorProto.BOOL})
+        to.add("Cast", ["attention_mask"], "mask", {"to": TensorProto.INT32})
+        positions = torch.arange(config.max_position_embeddings)
+        tables = rotary_tables(positions, config.head_dim, config.rotary_emb_base, torch.float32)
+        for name, table in zip(("cos", "sin"), tables, strict=True):
+            to.weight(name, table[:, 0])
         if self.routed:
-            ins.append(helper.make_tensor_value_info("task_id", TensorProto.INT64, []))
-        g = helper.make_graph(to.nodes, "fivefold", ins, [helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, ["rows", "tokens", D])], initializer=to.constants)
-        return helper.make_model(g, opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)], ir_version=IR_VERSION, producer_name="fivefold")
+            columns = torch.eye(len(config.lora_adaptations)).repeat_interleave(config.lora_rank, dim=1)  # [K, K R]
+            # task_id -1 takes the last row, of zeros
+            self._of_the_task("columns", F.pad(columns * config.lora_scaling, (0, 0, 0, 1)))
 
-    def embeddings(self, e):
-        to = self.to
-        w = e.word_embeddings
-        if self.int8 and WORDS == "i":
-            sc = w.weight.abs().amax(1, keepdim=True) / 127
-            sc[sc == 0] = 1
-            codes = (w.weight / sc).round().to(torch.int8)
-            x = to.add("Cast", [to.add("Gather", [to.constant("word", codes), "input_ids"], "wc")], "wf", {"to": 1})
-            x = to.add("Mul", [x, to.add("Gather", [to.constant("words", sc), "input_ids"], "ws")], "w0")
-        else:
-            x = to.add("Gather", [to.constant("word", w.weight), "input_ids"], "w0")
-        t = e.token_type_embeddings
-        if self.routed:
-            low = to.add("Gather", [to.constant("wordA", w.lora_A.permute(1, 0, 2).flatten(1)), "input_ids"], "wa")
-            low = to.add("Mul", [low, self.sel3], "wam")
-            up = to.add("MatMul", [low, to.constant("wordB", w.lora_B.flatten(0, 1))], "wb")
-            x = to.add("Add", [x, up], "w1")
-            types = torch.cat([t.weight[0] + t.scaling * torch.einsum("kr,krd->kd", t.lora_A[:, 0], t.lora_B), t.weight[:1]])
-            tt = to.add("Gather", [to.constant("types", types), "tasks"], "tt")
-            x = to.add("Add", [x, to.add("Unsqueeze", [tt, self.axis1], "ttu")], "w2")
-        else:
-            x = to.add("Add", [x, to.constant("types", t.weight[0])], "w2")
-        x = to.add("Reshape", [x, "flat"], "w3")
-        return self.norm("embeddings.norm", e.norm, x)
+    def _of_the_task(self, name: str, table: Tensor) -> str:
+        """The row of table [K + 1, n] that belongs to the task of each batch row: [B, 1, n]."""
+        rows = self.to.add("Gather", [self.to.weight(f"{name}.table", table), "task_id"], f"{name}.rows")
+        return self.to.add("Unsqueeze", [rows, "middle_axis"], name)
 
-    def norm(self, name, n, x):
-        to = self.to
-        return to.add("LayerNormalization", [x, to.constant(name + ".weight", n.weight), to.constant(name + ".bias", n.bias)], name, {"epsilon": n.eps, "axis": -1})
+    def _embeddings(self) -> str:
+        to, embeddings = self.to, self.encoder.embeddings
+        x = self._words("words", embeddings.word_embeddings)
+        zero, adapters = torch.zeros(1, dtype=torch.int64), range(len(self.config.lora_adaptations))
+        tasks = (*adapters, NO_TASK) if self.routed else (NO_TASK,)
+        types = [embeddings.token_type_embeddings(zero, (TaskSlice(task, 0, 1),)) for task in tasks]  # [1, D] each
+        row = self._of_the_task("types", torch.cat(types)) if self.routed else to.weight("types", types[0])
+        return self._norm("embeddings.norm", embeddings.norm, to.add("Add", [x, row], "embedded"))
 
-    def linear(self, name, l, x):
+    def _words(self, name: str, words: LoRAEmbedding) -> str:
         to = self.to
-        bias = to.constant(name + ".bias", l.bias)
-        if not self.int8:
-            y = to.add("Gemm", [x, to.constant(name + ".weight", l.weight), bias], name + ".plain", {"transB": 1})
-        elif MODE == "nb":
-            O, I = l.weight.shape
-            w = l.weight.view(O, -1, BLOCK)
-            sc = w.abs().amax(-1, keepdim=True) / 127
-            q = ((w / sc).round() + 128).to(torch.uint8)
-            y = to.add("MatMulNBits", [x, to.constant(name + ".weight", q), to.constant(name + ".scale", sc.flatten()), "", "", bias], name + ".plain",
-              dict(K=I, N=O, bits=8, block_size=BLOCK, accuracy_level=4))
+        if self.int8:
+            codes, scales = INT8.encode(words.weight)
+            stored = to.add("Gather", [to.weight(f"{name}.codes", codes), "input_ids"], f"{name}.stored")
+            scale = to.add("Gather", [to.weight(f"{name}.scales", scales[:, None]), "input_ids"], f"{name}.scale")
+            stored = to.add("Cast", [stored], f"{name}.float", {"to": TensorProto.FLOAT})
+            x = to.add("Mul", [stored, scale], f"{name}.plain")
         else:
-            sc = l.weight.abs().amax(1) / 127
-            q = (l.weight / sc[:, None]).round().to(torch.int8).T
-            y = to.add("DynamicQuantizeMatMul", [x, to.constant(name + ".weight", q), to.constant(name + ".scale", sc), "", bias], name + ".plain")
-        if l.lora_A is None:
+            x = to.add("Gather", [to.weight(f"{name}.weight", words.weight), "input_ids"], f"{name}.plain")
+        if words.lora_A is None or words.lora_B is None:
+            return x
+        table = to.weight(f"{name}.lora_A", words.lora_A.transpose(0, 1).flatten(1))  # [V, K R]
+        low = to.add("Gather", [table, "input_ids"], f"{name}.low")
+        return self._raised(name, x, low, words.lora_B)
+
+    def _linear(self, name: str, layer: LoRALinear, x: str) -> str:
+        """x [B, L, I] -> [B, L, O]."""
+        to = self.to
+        bias = to.weight(f"{name}.bias", layer.bias)
+        if self.int8:
+            y = self._product_of_codes(name, layer.weight, x, bias)
+        else:
+            y = to.add("MatMul", [x, to.weight(f"{name}.weight", layer.weight.T)], f"{name}.product")
+            y = to.add("Add", [y, bias], f"{name}.plain")
+        if layer.lora_A is None or layer.lora_B is None:
             return y
-        low = to.add("Gemm", [x, to.constant(name + ".lora_A", l.lora_A.flatten(0, 1))], name + ".low", {"transB": 1})
-        low = to.add("Mul", [low, self.sel], name + ".own")
-        B = l.lora_B.permute(0, 2, 1).flatten(0, 1)
-        return to.add("Gemm", [low, to.constant(name + ".lora_B", B), y], name)
+        low = to.add("MatMul", [x, to.weight(f"{name}.lora_A", layer.lora_A.flatten(0, 1).T)], f"{name}.low")
+        return self._raised(name, y, low, layer.lora_B.transpose(1, 2))
 
-    def block(self, name, b, x):
+    def _product_of_codes(self, name: str, weight: Tensor, x: str, bias: str) -> str:
+        """x [B, L, I] times weight [O, I], plus bias."""
+        rows, columns = weight.shape
+        blocks = F.pad(weight, (0, -columns % BLOCK)).view(rows, -1, BLOCK)
+        codes, scales = INT8.encode(blocks.flatten(0, 1))
+        inputs = [
+            x,
+            self.to.weight(f"{name}.codes", (codes.view(torch.uint8) ^ ZERO_POINT).view_as(blocks)),
+            self.to.weight(f"{name}.scales", scales.view(rows, -1)),
+            *("", ""),  # zero points and an order of columns, which this has not
+            bias,
+        ]
+        # accuracy_level 4: the input in 8 bits too
+        shape = {"K": columns, "N": rows, "bits": 8, "block_size": BLOCK, "accuracy_level": 4}
+        return self.to.add("MatMulNBits", inputs, f"{name}.plain", shape)
+
+    def _raised(self, name: str, plain: str, low: str, lora_b: Tensor) -> str:
+        """Add to `plain` the low-rank columns of each row's own task, multiplied back: low [B, L, K R], lora_b [K, R, O]."""
         to = self.to
-        c = self.config
-        qkv = self.linear(name + ".attention.Wqkv", b.attention.Wqkv, x)
-        parts = to.split("Split", [qkv], [f"{name}.{k}" for k in "qkv"], {"axis": 1, "num_outputs": 3})
-        q, k, v = (to.add("Reshape", [p, "rows3"], p + "3") for p in parts)
-        q, k = (to.add("RotaryEmbedding", [p, "first", "cos", "sin"], p + "r") for p in (q, k))
-        def branch(which, mask):
-            o = f"{name}.{which}"
-            node = helper.make_node("MultiHeadAttention", [q, k, v, *mask], [o], domain=CONTRIB, num_heads=c.num_attention_heads)
-            return helper.make_graph([node], o, [], [helper.make_tensor_value_info(o, TensorProto.FLOAT, None)])
-        a = to.add("If", ["full"], name + ".mixed", {"then_branch": branch("full", []), "else_branch": branch("masked", ["", "mask32"])})
-        a = to.add("Reshape", [a, "flat"], name + ".mixed2")
-        a = self.linear(name + ".attention.out_proj", b.attention.out_proj, a)
-        x = self.norm(name + ".norm1", b.norm1, to.add("Add", [x, a], name + ".add1"))
-        y = to.add("Gelu", [self.linear(name + ".mlp.fc1", b.mlp.fc1, x)], name + ".gelu")
-        y = self.linear(name + ".mlp.fc2", b.mlp.fc2, y)
-        return self.norm(name + ".norm2", b.norm2, to.add("Add", [x, y], name + ".add2"))
+        own = to.add("Mul", [low, "columns"], f"{name}.own")
+        term = to.add("MatMul", [own, to.weight(f"{name}.lora_B", lora_b.flatten(0, 1))], f"{name}.term")
+        return to.add("Add", [plain, term], name)
+
+    def _norm(self, name: str, norm: nn.LayerNorm, x: str) -> str:
+        inputs = [x, self.to.weight(f"{name}.weight", norm.weight), self.to.weight(f"{name}.bias", norm.bias)]
+        return self.to.add("LayerNormalization", inputs, name, {"epsilon": norm.eps, "axis": -1})
+
+    def _block(self, name: str, block: Block, x: str) -> str:
+        to = self.to
+        mixed = self._attention(f"{name}.attention", block, x)
+        x = self._norm(f"{name}.norm1", block.norm1, to.add("Add", [x, mixed], f"{name}.after_attention"))
+        y = to.add("Gelu", [self._linear(f"{name}.fc1", block.mlp.fc1, x)], f"{name}.gelu")
+        y = self._linear(f"{name}.fc2", block.mlp.fc2, y)
+        return self._norm(f"{name}.norm2", block.norm2, to.add("Add", [x, y], f"{name}.after_mlp"))
+
+    def _attention(self, name: str, block: Block, x: str) -> str:
+        to = self.to
+        q, k, v = to.split(self._linear(f"{name}.Wqkv", block.attention.Wqkv, x), [f"{name}.{part}" for part in "qkv"])
+        q, k = (to.add("RotaryEmbedding", [part, "first_position", "cos", "sin"], f"{part}.turned") for part in (q, k))
+        # The mask alone decides which kernel runs, and the one that takes a mask needs memory for all L x L scores.
+        mixed = to.add(
+            "If",
+            ["nothing_masked"],
+            f"{name}.mixed",
+            {
+                "then_branch": self._kernel(f"{name}.unmasked", [q, k, v]),
+                "else_branch": self._kernel(f"{name}.masked", [q, k, v, "", "mask"]),
+            },
+        )
+        return self._linear(f"{name}.out_proj", block.attention.out_proj, mixed)
+
+    def _kernel(self, name: str, inputs: list[str]) -> onnx.GraphProto:
+        """A branch that is one attention node; it reads the values around it."""
+        heads = {"num_heads": self.config.num_attention_heads}
+        return helper.make_graph([_node("MultiHeadAttention", inputs, [name], heads)], name, [], [self._states(name)])
+
+    def _states(self, name: str) -> onnx.ValueInfoProto:
+        """What an output of [B, L, D] is declared as."""
+        shape: list[str | int] = ["batch", "length", self.config.hidden_size]
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
