@@ -30,7 +30,6 @@ from fivefold.layouts import (
     MODEL_FORMS,
     OWN_FORM,
     Form,
-    Layout,
     Leaves,
     Scheme,
     closest,
@@ -54,6 +53,9 @@ SIDE_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
     "sentencepiece.bpe.model",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
     "modules.json",
     "config_sentence_transformers.json",
     "sentence_bert_config.json",
@@ -110,7 +112,7 @@ def write(
     """Write a new model folder, whole or not at all; `quantize` is one of `QUANTIZATIONS`, in our own layout only."""
     _check_layout(layout, quantize)
     with staged(Path(folder)) as staging:
-        _write_into(staging, config, tensors, LAYOUTS[layout], limit=max_shard_bytes, quantize=quantize)
+        _write_into(staging, config, tensors, layout=layout, limit=max_shard_bytes, quantize=quantize)
 
 
 def convert(
@@ -128,7 +130,7 @@ def convert(
     _check_layout(layout, quantize)
     with staged(Path(target)) as staging:
         config, tensors = read(source)
-        _write_into(staging, config, tensors, LAYOUTS[layout], limit=max_shard_bytes, quantize=quantize)
+        _write_into(staging, config, tensors, layout=layout, limit=max_shard_bytes, quantize=quantize)
         copy_side_files(Path(source), staging)
 
 
@@ -202,6 +204,8 @@ def _layout_of(form: Form, folder: Path, shards: Shards) -> str:
         return "fivefold"
     if form.leaves is Leaves.BANKS:
         return "jina"
+    if form.scheme in (Scheme.JINABERT, Scheme.QK_POST_NORM):
+        return "jinabert"
     raw = read_json(folder / "config.json")
     if raw.get("model_type") != "jina_embeddings_v3" and form.scheme is Scheme.JINA:
         return "jina"
@@ -241,20 +245,22 @@ def _write_into(
     folder: Path,
     config: ModelConfig,
     tensors: Mapping[str, Tensor],
-    layout: Layout,
     *,
+    layout: str,
     limit: int,
     quantize: str | None,
 ) -> None:
     _check_writable(config, tensors)
+    _check_holds(layout, config)
+    how = LAYOUTS[layout]
     dtype = str(tensors[WORD_TABLE].dtype).removeprefix("torch.")
     config = replace(config, torch_dtype=dtype)
-    write_json(folder / "config.json", layout.config(config))
-    form = layout.form if config.lora_adaptations else layout.bare or layout.form
-    inside = {name: tensor for name, tensor in tensors.items() if not (layout.folders and is_bank(name))}
+    write_json(folder / "config.json", how.config(config))
+    form = how.form_of(config)
+    inside = {name: tensor for name, tensor in tensors.items() if not (how.folders and is_bank(name))}
     files = _quantized(inside, QUANTIZATIONS[quantize]) if quantize else form.split(inside)
     write_shards(folder, files, max_shard_bytes=limit)
-    if layout.folders:
+    if how.folders:
         write_adapters(folder, config, tensors)
 
 
@@ -277,6 +283,15 @@ def _quantized(tensors: Mapping[str, Tensor], words: Compact) -> dict[str, Tenso
             raise TensorError(f"tensor {name!r} holds entries too large for 4-bit blocks; store it as 'int8'")
         stored[name], stored[name + SCALE] = codes, scale
     return stored
+
+
+def _check_holds(layout: str, config: ModelConfig) -> None:
+    if not LAYOUTS[layout].holds(config):
+        fits = " or ".join(repr(name) for name, other in LAYOUTS.items() if other.holds(config))
+        raise InputError(
+            f"layout {layout!r} has no place for this model, which has {config.position_embedding_type} positions, "
+            f"{config.feed_forward_type} feed-forward layers and {len(config.lora_adaptations)} adapters; write {fits}"
+        )
 
 
 def _check_writable(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:

@@ -27,16 +27,16 @@ INPUT_FORMATS = ("text", "lines", "jsonl", "csv", "tsv", "parquet")
 OUTPUT_FORMATS = ("npy", "jsonl", "parquet")
 BACKENDS = ("torch", "onnx")
 EXPORT_FORMATS = ("onnx",)
-LAYOUTS = ("jina", "hf", "transformers", "fivefold")
+LAYOUTS = ("jina", "hf", "transformers", "jinabert", "fivefold")
 HELP_WIDTH = 100
 LIMIT_OPTIONS = {
     "max-input-length": "tokens of one text (default: all the model can read)",
     "max-client-batch-size": "texts of one request (default: 2048)",
     "max-request-tokens": "tokens of one request (default: 1048576)",
-    "max-queue-tokens": "tokens that may wait before a request; over it requests get 429 (default: 16 batches)",
+    "max-queue-tokens": "tokens that may wait before a request; over it requests get 429 (default: 4 batches a device)",
     "max-concurrent-requests": "requests at one time; over it they get 429 (default: 512)",
     "max-body-bytes": "bytes of one request (default: 33554432)",
-    "body-seconds": "time for a request to arrive (default: 30)",
+    "body-seconds": "time for a request's head to arrive, and again for its body (default: 30)",
     "drain-seconds": "time to finish requests after SIGTERM (default: 30)",
     "tokenization-workers": "threads that turn text into tokens (default: 2)",
     "threads": "processor cores to compute on (default: all that the machine, or the container's limit, gives)",

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import fivefold
+from fivefold.checkpoint import convert
 from fivefold.cli import COMMANDS, parser
 
 ROOT = Path(__file__).parent.parent
@@ -38,9 +39,12 @@ COMMAND_BLOCKS = dict(blocks("sh"))
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the examples in it, where commands of the pages may write."""
+    """A folder with the examples and a model for transformers in it, where commands of the pages may write."""
     folder = tmp_path_factory.mktemp("docs")
     (folder / "examples").symlink_to(ROOT / "examples")
+    nano = ROOT / "fivefold" / "models" / "v3-nano"
+    if nano.is_dir():
+        convert(nano, folder / "v3-nano-hf", layout="hf")
     return folder
 
 

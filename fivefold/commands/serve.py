@@ -15,7 +15,7 @@ from fivefold.errors import InputError, MissingExtraError
 try:
     from fivefold.serve.app import create_app
     from fivefold.serve.cores import available
-    from fivefold.serve.limits import WAITING_BATCHES, Limits
+    from fivefold.serve.limits import BODY_SECONDS, WAITING_BATCHES, Limits
     from fivefold.serve.metrics import Metrics
     from fivefold.serve.server import log_to_stdout
     from fivefold.serve.server import run as run_server
@@ -41,6 +41,7 @@ def run(args: Namespace) -> None:
         host=settings.text("host", "127.0.0.1"),
         port=settings.number("port", 8080),
         drain_seconds=settings.number("drain_seconds", 30),
+        head_seconds=settings.number("body_seconds", BODY_SECONDS),
     )
 
 
@@ -93,7 +94,7 @@ class Settings:
     def load(self, metrics: Metrics) -> Service:
         """The model on every device, behind one queue."""
         embedders = [self._embedder(device) for device in (self.text("device", "").split(",") or [""])]
-        limits = self._limits(embedders[0])
+        limits = self._limits(embedders[0], len(embedders))
         served, *others = self.words("served_model_name") or [
             _short(self.model),
             self.model,
@@ -120,11 +121,11 @@ class Settings:
         }
         return load_embedder(Namespace(**{**vars(self.args), **chosen}))
 
-    def _limits(self, embedder: Embedder) -> Limits:
+    def _limits(self, embedder: Embedder, devices: int) -> Limits:
         of_the_model = {
             "max_input_length": embedder.config.max_length,
             "max_batch_tokens": embedder.max_batch_tokens,
-            "max_queue_tokens": WAITING_BATCHES * embedder.max_batch_tokens,
+            "max_queue_tokens": WAITING_BATCHES * devices * embedder.max_batch_tokens,
         }
         defaults: dict[str, Any] = {field.name: of_the_model.get(field.name, field.default) for field in fields(Limits)}
         limits = Limits(**{name: self.number(name, default) for name, default in defaults.items()})

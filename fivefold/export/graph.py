@@ -31,6 +31,7 @@ from torch.nn import functional as F
 from fivefold.attention import rotary_tables
 from fivefold.compact import BLOCK, INT8
 from fivefold.config import NO_TASK
+from fivefold.errors import CheckpointError
 from fivefold.lora import LoRAEmbedding, LoRALinear
 from fivefold.model import Block, Encoder
 from fivefold.packing import TaskSlice
@@ -45,7 +46,13 @@ ZERO_POINT = 0x80
 
 
 def write_graph(encoder: Encoder, path: Path, *, int8: bool = False) -> None:
-    """Write an encoder of float32 weights as `path`, and its weights beside it under that name and `_data`."""
+    """Write an encoder of float32 weights as `path`, and its weights beside it under that name and `_data`.
+
+    Raises:
+        CheckpointError: the model is of the older family, whose block these nodes are not.
+    """
+    if encoder.config.position_embedding_type != "rotary":
+        raise CheckpointError("JinaBERT (v2) models cannot be exported to ONNX, only v3's; use backend='torch'")
     beside = path.with_name(f"{path.name}_data")
     with beside.open("wb") as file:
         model = EncoderGraph(encoder, Nodes(file, beside.name), int8=int8).model()
@@ -174,6 +181,7 @@ class EncoderGraph:
     def _linear(self, name: str, layer: LoRALinear, x: str) -> str:
         """x [B, L, I] -> [B, L, O]."""
         to = self.to
+        assert layer.bias is not None, "only JinaBERT's block has linears without"
         bias = to.weight(f"{name}.bias", layer.bias)
         if self.int8:
             y = self._product_of_codes(name, layer.weight, x, bias)

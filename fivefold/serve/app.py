@@ -18,7 +18,8 @@ from starlette.routing import Route
 from fivefold.serve import openapi, wire
 from fivefold.serve.endpoint import Endpoint, parsed
 from fivefold.serve.failures import RouteError
-from fivefold.serve.gate import Gate, Keys, State, unless_left
+from fivefold.serve.gate import Gate, Keys, Note, State, unless_left
+from fivefold.serve.intake import SLICE_CHARS
 from fivefold.serve.metrics import Metrics
 from fivefold.serve.routes import embeddings, operations, tei, uses
 from fivefold.serve.service import Service
@@ -109,11 +110,20 @@ def _post(path: str, point: Endpoint, state: State) -> Responder:
     async def respond(request: Request) -> Response:
         request.scope["fivefold.route"] = path
         assert state.service is not None, "the gate lets no request in before there is a service"
-        body = parsed(point.request, await request.body())
-        work = point.handler(state.service, body, request.scope["fivefold.note"])
+        work = _worked(point, state.service, await request.body(), request.scope["fivefold.note"])
         return Response(await unless_left(request, work), media_type="application/json")
 
     return respond
+
+
+async def _worked(point: Endpoint, service: Service, body: bytes, note: Note) -> bytes:
+    """From body to body. A large one is parsed away from the event loop, and one at a time: it may be lists only, which
+    need thirty times its memory."""
+    if len(body) <= SLICE_CHARS:
+        request = parsed(point.request, body)
+    else:
+        request = await service.intake.offload(len(body), parsed, point.request, body)
+    return await point.handler(service, request, note)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

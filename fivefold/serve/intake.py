@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -30,6 +31,8 @@ DOCUMENT_CHARS_PER_TOKEN = 16
 """The same for a document of any length, whose limit is the request's."""
 SLICE_CHARS, SLICE_TEXTS = 1 << 16, 512
 """What is tokenised in one go: some tens of milliseconds."""
+SLICE_CHUNKS = 32
+"""Chunks that are cut in one go, for the same reason."""
 UNCOUNTED = 2**31 - 1
 
 
@@ -119,7 +122,8 @@ class Intake:
     async def prepare_late(self, inputs: list[Input], *, task: str | None, windows: bool) -> Prepared:
         """Late chunking: the inputs are one document, each a chunk of it; one row for each, in order.
 
-        Past the model's length the document is read in overlapping windows if `windows`, else refused.
+        Past the model's length the document is read in overlapping windows if `windows`, else refused. A blank input is
+        no part of the document: it is read by itself, as without late chunking.
         """
         self._check_count(len(inputs))
         if not inputs:
@@ -196,7 +200,10 @@ class Intake:
         return Sequence(ids, self.tokenizer.config.task_id(task), np.array([[0, limit]], dtype=np.int32))
 
     def _late(self, inputs: list[Input], task: str | None, windows: bool) -> Prepared:
-        document, spans = joined([self.text_of(i.content, n) for n, i in enumerate(inputs)])
+        texts = [self.text_of(i.content, n) for n, i in enumerate(inputs)]
+        visible = [n for n, text in enumerate(texts) if text.strip()]
+        blank = [n for n, text in enumerate(texts) if not text.strip()]
+        document, spans = joined([texts[n] for n in visible])
         self._check_document(document)
         tokens = self.tokenizer.tokens(document, task)
         self._check_total(len(tokens.input_ids))
@@ -206,12 +213,12 @@ class Intake:
                 f"with late_chunking all inputs are read as one, and together they have {len(tokens.input_ids)} tokens; "
                 f'the limit is {limit}. Send fewer, or ask for "late_chunking_windows": true to read overlapping windows'
             )
-        parts = chunking.windows(
-            tokens, chunking.token_spans(tokens, spans), task_id=self.tokenizer.config.task_id(task), max_length=limit
-        )
-        order = [chunk for window in parts for chunk in window.chunks]
+        chunks = chunking.token_spans(tokens, spans)
+        parts = chunking.windows(tokens, chunks, task_id=self.tokenizer.config.task_id(task), max_length=limit)
+        alone, _ = self.tokenizer.sequences([""] * len(blank), [task] * len(blank), max_length=limit, truncate=False)
+        order = [visible[chunk] for window in parts for chunk in window.chunks] + blank
         prompt = self.prompt_tokens[task]
-        return Prepared([w.sequence for w in parts], max(len(tokens.input_ids) - prompt, 0), order)
+        return Prepared([*(w.sequence for w in parts), *alone], max(len(tokens.input_ids) - prompt, 0), order)
 
     def every_token(self, sequences: list[Sequence]) -> list[Sequence]:
         """The same sequences with a row for each token instead of one for all."""
@@ -238,7 +245,10 @@ class Intake:
         self._check_document(text)
         if chunk_tokens > self.limits.max_input_length:
             raise InputError(f"chunk_tokens may be at most {self.limits.max_input_length}, got {chunk_tokens}")
-        return await self.offload(len(text), chunking.split, text, self.tokenizer, chunk_tokens)
+        pieces, found = chunking.pieces(text, self.tokenizer, chunk_tokens), []
+        while some := await self.offload(0, list, islice(pieces, SLICE_CHUNKS)):
+            found += some
+        return found
 
 
 def joined(chunks: list[str]) -> tuple[str, list[chunking.CharSpan]]:

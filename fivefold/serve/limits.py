@@ -9,8 +9,12 @@ from dataclasses import dataclass, fields
 
 from fivefold.errors import InputError
 
-WAITING_BATCHES = 16
-"""Batches that may wait before a request, where nobody says otherwise."""
+WAITING_BATCHES = 4
+"""Batches that may wait before a request, for each device, where nobody says otherwise: some seconds, in which a burst of
+large requests is worked off. A load that lasts is held to less; see scheduler.py."""
+
+BODY_SECONDS = 30
+"""Time for a request to arrive, where nobody says otherwise; known before the model is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +26,7 @@ class Limits:
     max_batch_tokens: int
     """Tokens of one forward pass."""
     max_queue_tokens: int
-    """Tokens that may wait before a request; see scheduler.py."""
+    """Tokens that may wait before a request, at most; see scheduler.py."""
     max_client_batch_size: int = 2048
     """Texts of one request."""
     max_request_tokens: int = 1 << 20
@@ -31,8 +35,8 @@ class Limits:
     """Requests that are read, waiting or computed at one time."""
     max_body_bytes: int = 32 << 20
     """Bytes of one request's body."""
-    body_seconds: int = 30
-    """Time for a body to arrive."""
+    body_seconds: int = BODY_SECONDS
+    """Time for a request's head to arrive, and again for its body."""
 
     def __post_init__(self) -> None:
         """Refuse limits that would refuse everything."""

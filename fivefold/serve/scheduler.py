@@ -5,11 +5,13 @@ tasks, up to a budget of tokens. There is no delay to let batches fill: while on
 
 Four promises, each held by a test:
 
-1. **Fair.** Half of the tokens go to the requests that came first, the rest to those with least left to do. So a single
-   query waits for the batch that is running and goes in the next, whatever a client with 2048 texts is doing; and no
-   request takes more than about twice what first-come-first-served would give it, whatever comes after it.
+1. **Fair.** Three quarters of the tokens go to the requests that came first, the rest to those with least left to do. So a
+   single query waits for the batch that is running and goes in the next, whatever a client with 2048 texts is doing; and
+   no request takes more than about twice what first-come-first-served would give it, whatever comes after it.
 2. **Refused early.** A request is told at once that it has to come back (`QueueFullError`), by the work it would wait for:
-   that of the requests with no more left than it has. It may be `max_queue_tokens`, and `PATIENCE` times its own.
+   that of the requests with no more left than it has. A burst is taken whole: `BURST` times the request's own tokens may
+   wait, `max_queue_tokens` at most. After a refusal, for `CROWDED_SECONDS`, requests of that size and larger ones are
+   let in only where half their own tokens wait or are computed: a load that lasts costs refusals, not waiting.
 3. **Nobody pays for another's failure.** A batch that fails is tried again, each sequence alone; rows that are not finite are
    computed again in float32. What still fails, fails alone. Every waiter is answered.
 4. **Who left costs nothing.** A request whose client is gone is dropped before its tokens are computed.
@@ -36,14 +38,16 @@ from fivefold.errors import NonFiniteError
 from fivefold.packing import PackedBatch, pack, plan
 from fivefold.pooling import pool
 from fivefold.sequence import Sequence
-from fivefold.serve import cores
+from fivefold.serve import cores, memory
 from fivefold.serve.failures import QueueFullError, UnavailableError
 from fivefold.serve.metrics import Metrics
 from fivefold.vectors import FloatArray
 
-PATIENCE = 2
-"""A request may wait for so many times its own tokens even where the queue is full: one that takes a minute anyway is
-served in three rather than refused."""
+BURST = 96
+"""Requests that may ask at one time, each as large as the others, and none is refused."""
+CROWDED_SECONDS = 30
+RELEASE_SECONDS = 2
+"""After so long a worker gives the memory back that its batches left unused."""
 CLOSE_SECONDS = 60
 """A device that does not come back does not keep the process from ending."""
 _MEMORY = 0.8  # how much of the measured speed is kept at each batch
@@ -105,6 +109,7 @@ class Job:
 
     sequences: list[Sequence]
     future: asyncio.Future[Pooled]
+    tokens: int
     left: int
     unfinished: int
     ends: list[int]  # row after the last one of each sequence
@@ -118,12 +123,31 @@ class Job:
     def of(cls, sequences: list[Sequence], future: asyncio.Future[Pooled]) -> Job:
         """A job with nothing done."""
         ends = np.cumsum([len(s.spans) for s in sequences]).tolist()
-        return cls(sequences, future, sum(map(len, sequences)), len(sequences), ends)
+        tokens = sum(map(len, sequences))
+        return cls(sequences, future, tokens, tokens, len(sequences), ends)
 
     @property
     def next_length(self) -> int:
         """Tokens of the next sequence."""
         return len(self.sequences[self.taken])
+
+
+@dataclass(slots=True)
+class Crowd:
+    """The smallest request, in tokens, that was refused in the last `CROWDED_SECONDS`. Smaller ones had room."""
+
+    tokens: int = 0
+    until: float = 0.0
+
+    def holds(self, tokens: int) -> bool:
+        """Whether requests of this size are too many."""
+        return time.monotonic() < self.until and tokens >= self.tokens
+
+    def note(self, tokens: int) -> None:
+        """A request of this size was refused."""
+        now = time.monotonic()
+        self.tokens = min(self.tokens, tokens) if now < self.until else tokens
+        self.until = now + CROWDED_SECONDS
 
 
 class Part(NamedTuple):
@@ -175,8 +199,9 @@ class Scheduler:
         self._probe = probe
         self._workers = workers
         self._jobs: list[Job] = []  # with sequences not yet taken, in the order of arrival
-        self._busy = 0  # batches being computed
+        self._computing: list[list[Part]] = []
         self._credit = 0  # tokens that the requests that came first may still have
+        self._crowd = Crowd()
         self._closing = False
         self._wake = threading.Condition()
         self._threads = [
@@ -196,6 +221,7 @@ class Scheduler:
 
     def start(self) -> None:
         """Warm the workers with the probe, measure their speed, start their threads. Raises what the model raises."""
+        memory.map_large_blocks()
         for worker in self._workers:
             for _ in range(2):  # the first pass allocates, the second is measured
                 begun = time.perf_counter()
@@ -234,9 +260,18 @@ class Scheduler:
     def _admit(self, job: Job) -> None:
         if self._closing:
             raise UnavailableError("the server is shutting down; send the request to another one")
-        ahead = sum(other.left for other in self._jobs if other.left <= job.left and not other.future.done())
-        room = self.max_queue_tokens + PATIENCE * job.left
+        size = max(
+            job.left, self.max_batch_tokens // 32
+        )  # smaller ones are alike: the model needs hardly longer for two
+        ahead = sum(other.left for other in self._jobs if other.left <= size and not other.future.done())
+        if self._crowd.holds(size):
+            ahead += sum(len(part.sequence) for batch in self._computing for part in batch if part.job.tokens <= size)
+            room = size // 2
+        else:
+            burst = max(BURST * job.left, self.max_batch_tokens)
+            room = max(size, min(self.max_queue_tokens, burst))
         if ahead > room:
+            self._crowd.note(size)
             wait = (ahead - room) / max(self.tokens_per_second, 1.0)
             raise QueueFullError(
                 f"{ahead} tokens wait before this request of {job.left}, the limit is {room}; try again in "
@@ -251,17 +286,18 @@ class Scheduler:
         with self._wake:
             while not (batch := self._take()) and not self._closing:
                 self._wake.wait()
-            self._busy += bool(batch)
+            if batch:
+                self._computing.append(batch)
             return batch
 
     def _take(self) -> list[Part]:
-        """Half of the budget by arrival, the rest by what is left to do."""
+        """Three quarters of the budget by arrival, the rest by what is left to do."""
         self._jobs = [job for job in self._jobs if job.left and not job.future.done()]
         if not self._jobs:
             return []
         batch = Batch(self.max_batch_tokens)
         # What the oldest could not use is kept for its next sequence: one longer than half a batch gets its turn too.
-        self._credit = min(self._credit, self._jobs[0].next_length) + self.max_batch_tokens // 2
+        self._credit = min(self._credit, self._jobs[0].next_length) + self.max_batch_tokens * 3 // 4
         for job in self._jobs:
             self._credit -= batch.fill(job, self._credit)
             if job.left:
@@ -277,6 +313,7 @@ class Scheduler:
     # ---- computing; on a worker's thread
 
     def _run(self, worker: Worker) -> None:
+        released = time.monotonic()
         while batch := self._next_batch():
             try:
                 self._compute(worker, batch)
@@ -285,14 +322,20 @@ class Scheduler:
                 for part in batch:
                     self._fail(part.job, error)
             with self._wake:
-                self._busy -= 1
+                self._computing.remove(batch)
+            if time.monotonic() - released > RELEASE_SECONDS:
+                memory.give_back()
+                released = time.monotonic()
 
     def _compute(self, worker: Worker, batch: list[Part]) -> None:
-        begun, tokens, busy = time.monotonic(), sum(len(part.sequence) for part in batch), self._busy
+        begun, tokens, busy = time.monotonic(), sum(len(part.sequence) for part in batch), len(self._computing)
         for part in batch:
             if part.job.started is None:
                 part.job.started = begun
                 self.metrics.queue_seconds.observe(begun - part.job.arrived)
+        self.metrics.tokens.inc(tokens)
+        self.metrics.batch_tokens.observe(tokens)
+        self.metrics.batch_sequences.observe(len(batch))
         if worker.cores:
             torch.set_num_threads(cores.share(worker.cores, busy, tokens))
         done = None
@@ -303,16 +346,11 @@ class Scheduler:
             self.metrics.failed_batches.inc()
         if done is None:  # out of the except block, whose trace keeps the batch's memory alive
             done = sum(self._try_alone(worker, part) for part in batch)
-        self._measure(batch, tokens, time.monotonic() - begun, busy)
-        self.healthy = done > 0 or self._probe_answers(worker)
-
-    def _measure(self, batch: list[Part], tokens: int, seconds: float, busy: int) -> None:
+        seconds = time.monotonic() - begun
+        self.metrics.batch_seconds.observe(seconds)
         speed = busy * tokens / max(seconds, 1e-6)
         self.tokens_per_second = _MEMORY * self.tokens_per_second + (1 - _MEMORY) * speed
-        self.metrics.tokens.inc(tokens)
-        self.metrics.batch_tokens.observe(tokens)
-        self.metrics.batch_sequences.observe(len(batch))
-        self.metrics.batch_seconds.observe(seconds)
+        self.healthy = done > 0 or self._probe_answers(worker)
 
     def _try(self, worker: Worker, batch: list[Part]) -> int:
         """One pass over the batch; the number of sequences that were answered. Raises what the model raises."""

@@ -20,6 +20,8 @@ INPUT_SCHEMA = {
     "anyOf": [*_ONE, _IDS, {"type": "array", "items": {"anyOf": [*_ONE, _IDS]}}],
     "description": "A text, an object with a text and (our extension) its task, token ids of this model, or a list of these.",
 }
+FIRST_WRONG = Field(fail_fast=True)
+"""Of a list stop at the first wrong item: pydantic would describe them all, and a body may hold millions."""
 WRONG_INPUT = 'must be a string, {"text": ...}, a list of token ids, or a list of these'
 
 
@@ -79,7 +81,7 @@ class EmbeddingsRequest(Request):
 
     input: Inputs
     model: str | None = None
-    task: str | list[str | None] | None = Field(
+    task: str | Annotated[list[str | None], FIRST_WRONG] | None = Field(
         None, description="Adapter for all inputs, or a list with one for each (our extension); null is none."
     )
     dimensions: int | None = Field(None, description="Keep the first dimensions; the cut vector is normalised again.")
@@ -91,10 +93,12 @@ class EmbeddingsRequest(Request):
     late_chunking_windows: bool | None = Field(
         None, description="Our extension: with late_chunking, read more than the model's length in overlapping windows."
     )
-    embedding_type: str | list[str] | None = Field(
+    embedding_type: str | Annotated[list[str], FIRST_WRONG] | None = Field(
         None, description="float, base64, binary, ubinary, int8, uint8, or a list of these, which gives an object."
     )
-    encoding_type: str | list[str] | None = Field(None, description="Older name of embedding_type.")
+    encoding_type: str | Annotated[list[str], FIRST_WRONG] | None = Field(
+        None, description="Older name of embedding_type."
+    )
     encoding_format: str | None = Field(None, description="OpenAI's: float or base64.")
     user: Any = None
 
@@ -166,7 +170,7 @@ class SimilarityInputs(Request):
     """One text and those to compare it with."""
 
     source_sentence: str
-    sentences: list[str]
+    sentences: Annotated[list[str], FIRST_WRONG]
 
 
 class SimilarityParameters(Request):
@@ -184,7 +188,18 @@ class SimilarityRequest(Request):
     parameters: SimilarityParameters | None = None
 
 
-Labels = list[str] | dict[str, list[str]]
+def _labels_of(value: Any) -> Any:
+    """Labels whose form is checked: for the groups of an object there is no `FIRST_WRONG`."""
+    groups = value.values() if isinstance(value, dict) else [value]
+    if not all(isinstance(group, list) and all(isinstance(label, str) for label in group) for group in groups):
+        raise ValueError("must be a list of strings, or an object of such lists")
+    return value
+
+
+Labels = Annotated[
+    list[str] | dict[str, list[str]],
+    BeforeValidator(_labels_of, json_schema_input_type=list[str] | dict[str, list[str]]),
+]
 
 
 class ClassifyRequest(Request):

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import time
+from functools import partial
 from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
 
 from fivefold.serve import wire
+from fivefold.serve.connection import Connection
 from fivefold.serve.gate import State
+
+log = logging.getLogger("fivefold.serve")
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers keep theirs (60), so that it is never we who close a connection they still use."""
@@ -25,13 +30,14 @@ matrix, would wait so long for the event loop each time; shorter, queries of man
 
 class DrainingServer(uvicorn.Server):
     """uvicorn that finishes what it accepted: the first signal turns readiness off and refuses new work, and the process
-    ends when nothing is in flight, or after `drain_seconds`. A second signal ends it at once.
+    ends when nothing is in flight, or after `drain_seconds`. A second signal ends it at once, with status 1.
     """
 
     def __init__(self, config: uvicorn.Config, state: State, drain_seconds: float) -> None:
         super().__init__(config)
         self._state, self._drain_seconds = state, drain_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.unfinished = 0
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         """Remember the loop for the signal handler."""
@@ -45,8 +51,7 @@ class DrainingServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal. uvicorn would remember it and raise it again at the end; a drained server exits with 0."""
         if self._state.draining or self._loop is None:
-            self.should_exit = self.force_exit = True
-            return
+            os._exit(1)  # whatever the threads are doing
         self._state.draining = True
         self._loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self._drain()))
 
@@ -54,16 +59,19 @@ class DrainingServer(uvicorn.Server):
         end = time.monotonic() + self._drain_seconds
         while self._state.in_flight and time.monotonic() < end:
             await asyncio.sleep(0.05)
+        self.unfinished = self._state.in_flight
         self.should_exit = True
 
 
-def run(app: Starlette, *, host: str, port: int, drain_seconds: float) -> None:
-    """Serve until a signal. Raises what loading the model raised."""
+def run(app: Starlette, *, host: str, port: int, drain_seconds: float, head_seconds: float) -> None:
+    """Serve until a signal. Raises what loading the model raised; where a drain takes too long the process ends with 1."""
     state: State = app.state.serve
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
+        http=partial(Connection, head_seconds),  # type: ignore[arg-type]
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -76,6 +84,9 @@ def run(app: Starlette, *, host: str, port: int, drain_seconds: float) -> None:
     server.run()
     if state.failure is not None:
         raise state.failure
+    if server.unfinished:
+        log.error("%d requests were not finished within %g s", server.unfinished, drain_seconds)
+        os._exit(1)  # without waiting for threads that still work on them
 
 
 class JsonLines(logging.Formatter):
@@ -99,5 +110,5 @@ def log_to_stdout(level: str) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for library in ("uvicorn", "httpx"):
+        logging.getLogger(library).setLevel(max(logging.WARNING, logging.root.level))

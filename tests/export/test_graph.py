@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fivefold.config import NO_TASK
+from fivefold.errors import CheckpointError
 from fivefold.export.graph import write_graph
 from fivefold.model import Encoder
 from fivefold.packing import pack
@@ -169,3 +170,8 @@ def test_token_types_of_a_model_with_several(tmp_path: Path) -> None:
     encoder = toy.encoder(toy.config(type_vocab_size=2))
     write_graph(encoder, tmp_path / "types.onnx")
     assert_close(run(onnxruntime.InferenceSession(tmp_path / "types.onnx"), MIXED), expected(encoder, MIXED))
+
+
+def test_the_older_family_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="JinaBERT"):
+        write_graph(toy.encoder(toy.jinabert_config()), tmp_path / "model.onnx")

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from fivefold.embedder import Embedder
 from fivefold.packing import PackedBatch
+from fivefold.serve import wire
 from fivefold.serve.app import ENDPOINTS
 from fivefold.serve.failures import AccessError
 from fivefold.serve.gate import Keys
@@ -419,3 +420,34 @@ def test_the_log_has_a_line_for_each_request_and_no_texts(server, caplog: pytest
     assert line["request_id"] == "r1" and line["status"] == 200 and line["route"] == "/v1/embeddings"
     assert line["inputs"] == 1 and line["tokens"] > 2 and line["total_ms"] > 0
     assert "s3cret" not in json.dumps(lines)
+
+
+WRONG = [1] * 300_000
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/classify", {"input": "a", "labels": WRONG}, "labels"),
+        ("/v1/classify", {"input": "a", "labels": {str(n): 1 for n in WRONG} | {"b": WRONG}}, "labels"),
+        ("/v1/classify", {"input": "a", "labels": "a"}, "labels"),
+        ("/similarity", {"inputs": {"source_sentence": "a", "sentences": WRONG}}, "inputs"),
+        ("/v1/embeddings", {"input": "a", "task": WRONG}, "task"),
+        ("/v1/embeddings", {"input": "a", "embedding_type": WRONG}, "embedding_type"),
+        ("/v1/rerank", {"query": "a", "documents": WRONG}, "documents"),
+    ],
+)
+def test_of_many_wrong_items_the_first_is_named(server, path, body, param) -> None:
+    """A complaint about each would be a hundred times the body: 32 MB of them ended the process."""
+    begun = time.perf_counter()
+    assert is_error(server.post(path, body), 400)["error"]["param"] == param
+    assert time.perf_counter() - begun < 5
+
+
+def test_large_bodies_are_parsed_away_from_the_event_loop(server, monkeypatch) -> None:
+    threads: list[str] = []
+    parse = wire.loads
+    monkeypatch.setattr(wire, "loads", lambda body: threads.append(threading.current_thread().name) or parse(body))
+    for words in (1, 20_000):
+        is_error(server.post("/embed", {"inputs": "fox " * words, "dimensions": 99}), 400)
+    assert ["long" in name for name in threads] == [False, True]

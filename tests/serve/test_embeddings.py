@@ -184,9 +184,19 @@ def test_late_chunking_beyond_the_model_needs_to_be_asked_for(server, embedder: 
 
 
 def test_late_chunking_refuses_what_it_cannot_do(server) -> None:
-    for given in (["a", ""], ["a", "   "], [{"text": "a", "task": "separation"}, "b"]):
-        assert server.post("/v1/embeddings", {"input": given, "late_chunking": True}).status_code == 400
+    two_tasks = [{"text": "a", "task": "separation"}, "b"]
+    assert server.post("/v1/embeddings", {"input": two_tasks, "late_chunking": True}).status_code == 400
     assert vectors(server.post("/v1/embeddings", {"input": [], "late_chunking": True})).size == 0
+
+
+@pytest.mark.parametrize("chunks", [[""], ["", "a fox"], ["the fox", " \n", "jumps", ""]])
+def test_late_chunking_reads_blank_inputs_by_themselves(server, embedder: Embedder, chunks: list[str]) -> None:
+    body = {"input": chunks, "late_chunking": True, "task": "retrieval.passage"}
+    found = iter(vectors(server.post("/v1/embeddings", body)))
+    visible = [chunk for chunk in chunks if chunk.strip()]
+    late = iter(embedder.encode_chunks(" ".join(visible), chunks=visible).vectors) if visible else iter(())
+    for chunk in chunks:
+        close(next(found), next(late) if chunk.strip() else embedder.encode_document(""))
 
 
 def test_late_chunking_shares_no_context_between_requests(server, embedder: Embedder) -> None:
@@ -204,7 +214,7 @@ def test_late_chunking_shares_no_context_between_requests(server, embedder: Embe
 
 
 def test_many_clients_at_once_each_get_their_own(server, embedder: Embedder) -> None:
-    texts = [f"{text} {number}" for number in range(40) for text in TEXTS]
+    texts = [f"{text} {number}" for number in range(64 // len(TEXTS)) for text in TEXTS]
 
     async def together() -> list[httpx.Response]:
         tasks = [task.name for task in TASKS]

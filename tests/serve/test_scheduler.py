@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from fivefold.errors import NonFiniteError
 from fivefold.packing import PackedBatch
 from fivefold.sequence import Sequence
+from fivefold.serve import scheduler as module
 from fivefold.serve.failures import QueueFullError, UnavailableError
 from fivefold.serve.metrics import Metrics
 from fivefold.serve.scheduler import Job, Pooled, Scheduler, Worker
@@ -174,8 +175,9 @@ def test_a_query_goes_in_the_batch_after_the_running_one() -> None:
     run(work)
 
 
-def test_a_large_request_is_not_starved_by_a_stream_of_queries() -> None:
-    """Every batch could be filled with queries; the large request still gets half of the tokens."""
+def test_a_large_request_is_not_starved_by_a_stream_of_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every batch could be filled with queries; the large request still gets most of the tokens."""
+    monkeypatch.setattr(module, "BURST", 10**6)
 
     async def work() -> None:
         backend = Fake(held=True)
@@ -192,7 +194,7 @@ def test_a_large_request_is_not_starved_by_a_stream_of_queries() -> None:
             if large.done():
                 break
         assert large.done()
-        assert len(backend.batches) <= 2 * 160 // BUDGET + 2
+        assert len(backend.batches) <= 4 * 160 // (3 * BUDGET) + 2
         backend.held = False
         backend.gate.release(100)
         await asyncio.gather(*queries)
@@ -232,14 +234,41 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
         made.tokens_per_second = 2.0
         tasks = [start(made, text(4))]
         await running(backend)
-        tasks += [start(made, text(10)) for _ in range(5)]
+        tasks += [start(made, text(10)), start(made, text(40))]  # the limit is on what waits before, not on the request
         await until(lambda: made.queued_tokens == 50)
-        with pytest.raises(QueueFullError, match="50 tokens wait") as refused:
-            await made.pooled([text(10)])  # 50 > 20 + 2 * 10
+        with pytest.raises(QueueFullError, match="50 tokens wait .* the limit is 40;") as refused:
+            await made.pooled([text(40)])  # 20 may wait, or as many as its own
         assert refused.value.retry_after == 5.0
         tasks.append(start(made, text(5)))  # everything there is larger: nothing is before it
-        tasks.append(start(made, text(30)))  # takes long anyway: 55 <= 20 + 2 * 30
-        await until(lambda: made.queued_requests == 7)
+        await until(lambda: made.queued_requests == 3)
+        backend.held = False
+        backend.gate.release()
+        await asyncio.gather(*tasks)
+        await made.close()
+
+    run(work)
+
+
+def test_a_burst_is_taken_whole_and_a_lasting_crowd_held_to_its_own_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CROWDED_SECONDS", 1)
+
+    async def work() -> None:
+        backend = Fake(held=True)
+        made = scheduler(backend, queue=1 << 20)
+        tasks = [start(made, text(4))]
+        await running(backend)
+        tasks += [start(made, text(10)) for _ in range(97)]  # 96 before the last
+        await until(lambda: made.queued_requests == 97)
+        with pytest.raises(QueueFullError, match="limit is 960"):
+            await made.pooled([text(10)])
+        for size in (12, 400):
+            with pytest.raises(QueueFullError, match=f"974 tokens wait .* the limit is {size // 2};"):
+                await made.pooled([text(size)])  # the four that are computed count
+        tasks.append(start(made, text(9)))  # smaller than what was refused
+        await until(lambda: made.queued_requests == 98)
+        await asyncio.sleep(1)
+        tasks.append(start(made, text(11)))
+        await until(lambda: made.queued_requests == 99)
         backend.held = False
         backend.gate.release()
         await asyncio.gather(*tasks)
@@ -395,6 +424,7 @@ def test_batches_that_run_together_share_the_cores() -> None:
         threads.clear()
         for length in (20, 600):
             await made.pooled([text(length)])
+            await until(lambda: not made._computing)
         backend.held = True
         both = [start(made, text(500)), start(made, text(501))]
         await until(lambda: len(threads) == 4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 
 import numpy as np
@@ -58,3 +60,11 @@ def test_what_is_not_json(body: bytes) -> None:
 def test_whatever_python_writes_is_read_and_written(value: object) -> None:
     assert wire.loads(json.dumps(value).encode()) == value
     assert json.loads(wire.dumps(value)) == value
+
+
+def test_the_collector_is_on_again_after_every_parse() -> None:
+    """It rests while a body is parsed, whatever comes of it."""
+    for body in (b"[1]", b"[", b'"\\ud800"', b'["\\ud800"', b"\xff"):
+        with contextlib.suppress(ValueError):
+            wire.loads(body)
+        assert gc.isenabled()

@@ -15,11 +15,13 @@ from fivefold.serve.endpoint import Endpoint, note_cost
 from fivefold.serve.gate import Note
 from fivefold.serve.intake import Input
 from fivefold.serve.schema import ClassifyRequest, RerankRequest, SegmentRequest
-from fivefold.serve.service import Service
+from fivefold.serve.service import Embedded, Service
 from fivefold.vectors import FloatArray
 
 RERANK_METHOD = "cosine of retrieval.query and retrieval.passage embeddings; not a cross-encoder"
 CHUNK_TOKENS = 256
+SCORE_NUMBERS = 8
+"""What the score of one label costs, in the numbers that an answer's size is counted in."""
 
 
 async def classify(service: Service, body: ClassifyRequest, note: Note) -> bytes:
@@ -29,6 +31,11 @@ async def classify(service: Service, body: ClassifyRequest, note: Note) -> bytes
     texts = service.with_tasks([*body.input, *map(Input, labels)], "classification")
     found = await service.embed(texts, truncate=bool(body.truncate))
     note_cost(note, found)
+    return await service.offload(len(body.input) * len(labels) * SCORE_NUMBERS, _classified, service, body, found)
+
+
+def _classified(service: Service, body: ClassifyRequest, found: Embedded) -> bytes:
+    """The whole answer as JSON."""
     count = len(body.input)
     cosines = found.vectors[:count] @ found.vectors[count:].T  # [inputs, labels]
     stops = list(accumulate(map(len, body.groups.values())))

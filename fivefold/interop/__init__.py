@@ -1,0 +1,1 @@
+"""Other libraries' classes on our backbone."""
