@@ -111,7 +111,7 @@ def write(
 ) -> None:
     """Write a new model folder, whole or not at all; `quantize` is one of `QUANTIZATIONS`, in our own layout only."""
     _check_layout(layout, quantize)
-    with _staged(Path(folder)) as staging:
+    with staged(Path(folder)) as staging:
         _write_into(staging, config, tensors, layout=layout, limit=max_shard_bytes, quantize=quantize)
 
 
@@ -128,10 +128,10 @@ def convert(
     `quantize` alone changes bits: it is one of `QUANTIZATIONS`, in our own layout only.
     """
     _check_layout(layout, quantize)
-    with _staged(Path(target)) as staging:
+    with staged(Path(target)) as staging:
         config, tensors = read(source)
         _write_into(staging, config, tensors, layout=layout, limit=max_shard_bytes, quantize=quantize)
-        _copy_side_files(Path(source), staging)
+        copy_side_files(Path(source), staging)
 
 
 def detect_layout(folder: Path) -> str:
@@ -225,7 +225,7 @@ def _check_layout(layout: str, quantize: str | None) -> None:
 
 
 @contextmanager
-def _staged(target: Path) -> Iterator[Path]:
+def staged(target: Path) -> Iterator[Path]:
     """A temporary sibling of `target` that takes its name at the end, or goes away if anything fails."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target} exists and is not an empty folder; choose another name or remove it first")
@@ -306,7 +306,8 @@ def _check_writable(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
             raise TensorError(f"tensor {name!r} has shape {list(found)}, where the config needs {list(shape)}")
 
 
-def _copy_side_files(source: Path, target: Path) -> None:
+def copy_side_files(source: Path, target: Path) -> None:
+    """Copy tokenizer, cards and licences, `SIDE_FILES`, from one model folder to another."""
     for pattern in SIDE_FILES:
         for path in source.glob(pattern):
             copy = target / path.relative_to(source)

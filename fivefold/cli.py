@@ -25,6 +25,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 INPUT_FORMATS = ("text", "lines", "jsonl", "csv", "tsv", "parquet")
 OUTPUT_FORMATS = ("npy", "jsonl", "parquet")
+BACKENDS = ("torch", "onnx")
+EXPORT_FORMATS = ("onnx",)
 LAYOUTS = ("jina", "hf", "transformers", "jinabert", "fivefold")
 HELP_WIDTH = 100
 LIMIT_OPTIONS = {
@@ -208,6 +210,17 @@ def _convert_options(add: Parser) -> None:
     _hub_options(add)
 
 
+def _export_options(add: Parser) -> None:
+    add.add_argument("format", choices=EXPORT_FORMATS, help="what to write")
+    add.add_argument("source", metavar="MODEL", help="a shipped name, a folder or a hub id")
+    add.add_argument("target", metavar="FOLDER", help="folder to write; it must not exist or be empty")
+    add.add_argument(
+        "--int8", action="store_true", help="matrices in 8 bits, adapters in float32 (default: everything in float32)"
+    )
+    _task_option(add, "all of them in one graph, which is told a task for each row")
+    _hub_options(add)
+
+
 def _serve_options(add: Parser) -> None:
     add.add_argument("--host", metavar="ADDRESS", help="0.0.0.0 is every interface (default: 127.0.0.1)")
     add.add_argument("--port", type=int, metavar="N", help="(default: 8080)")
@@ -264,6 +277,9 @@ def _vector_options(add: Parser) -> None:
 def _model_options(add: Parser) -> None:
     _source_options(add)
     add.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
+    add.add_argument(
+        "--backend", choices=BACKENDS, default="torch", help="onnx is ONNX Runtime, on a CPU (default: torch)"
+    )
     add.add_argument("--dtype", choices=DTYPES, help="of the weights (default: float32 on a CPU, bfloat16 on a GPU)")
     add.add_argument(
         "--max-batch-tokens",
@@ -323,4 +339,10 @@ COMMANDS = (
         "one queue feeds them all. SIGTERM finishes what was accepted.",
     ),
     Command("convert", "Write a model in another checkpoint layout.", _convert_options),
+    Command(
+        "export",
+        "Write a model as a graph for another runtime.",
+        _export_options,
+        "With --task the adapter is folded into the weights, and the graph needs to be told no task.",
+    ),
 )
