@@ -7,11 +7,15 @@ DEMO := .fivefold-demo
 CORPUS := examples/corpus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs clean
+.PHONY: help demo test test-clients test-browser screenshot fuzz soak check bench docs clean
 
 help:
 	@echo "make demo    install, embed a small multilingual corpus, ask it questions"
 	@echo "make test    install with the test tools, run the tests"
+	@echo "make test-clients  other people's clients against the server"
+	@echo "make test-browser  the playground in Chromium; make screenshot takes its picture"
+	@echo "make fuzz    hostile requests against the server, half an hour"
+	@echo "make soak    ten minutes of twice what the server can take"
 	@echo "make check   linter and strict type checker"
 	@echo "make bench   measurements, as tables and JSON"
 	@echo "make docs    write the generated parts of docs/"
@@ -38,16 +42,47 @@ demo: $(VENV)/run.stamp
 test: $(VENV)/dev.stamp
 	$(VENV)/bin/python -m pytest
 
+# uv finds in seconds which versions of so many packages fit together; pip does not find them.
+# infinity-client asks for an older httpx than the other clients, and works with theirs.
+test-clients: UV = $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint constraints.txt
+test-clients: $(VENV)/dev.stamp
+	$(PIP) uv
+	$(UV) --editable '.[dev,clients]'
+	$(UV) --no-deps infinity-client
+	if command -v npm >/dev/null; then cd tests/clients/node && npm install --silent; fi
+	$(VENV)/bin/python -m pytest -m clients
+
+$(VENV)/browser.stamp: $(VENV)/dev.stamp
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+		{ echo "This needs Chromium: sudo apt-get install chromium"; exit 1; }
+	$(PIP) --editable '.[dev,browser]'
+	@touch $@
+
+test-browser: $(VENV)/browser.stamp
+	$(VENV)/bin/python -m pytest -m browser
+
+# In the font that the page asks for first, if it is there: sudo apt-get install fonts-inter
+screenshot: $(VENV)/browser.stamp
+	$(VENV)/bin/python -m tests.browser.screenshot
+
+fuzz: $(VENV)/dev.stamp
+	$(PIP) --editable '.[dev,fuzz]'
+	$(VENV)/bin/python -m pytest -m fuzz
+
 check: $(VENV)/dev.stamp
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
 bench: $(VENV)/dev.stamp
-	@for script in bench/*.py; do echo "== $$script"; $(VENV)/bin/python "$$script" || exit 1; done
+	$(PIP) --editable '.[dev,bench]'
+	@for script in encode memory serve; do echo "== $$script"; $(VENV)/bin/python "bench/$$script.py" || exit 1; done
+
+soak: $(VENV)/dev.stamp
+	$(VENV)/bin/python bench/soak.py
 
 docs: $(VENV)/run.stamp
 	$(VENV)/bin/python docs/cli_help.py
 
 clean:
-	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(DEMO) tests/clients/node/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -31,7 +31,6 @@ from fivefold.layouts import (
     OWN_FORM,
     WRAPPED_FORM,
     Form,
-    Layout,
     Leaves,
     Scheme,
     closest,
@@ -55,6 +54,9 @@ SIDE_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
     "sentencepiece.bpe.model",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
     "modules.json",
     "config_sentence_transformers.json",
     "sentence_bert_config.json",
@@ -110,8 +112,8 @@ def write(
 ) -> None:
     """Write a new model folder, whole or not at all; `quantize` is one of `QUANTIZATIONS`, in our own layout only."""
     _check_layout(layout, quantize)
-    with _staged(Path(folder)) as staging:
-        _write_into(staging, config, tensors, LAYOUTS[layout], limit=max_shard_bytes, quantize=quantize)
+    with staged(Path(folder)) as staging:
+        _write_into(staging, config, tensors, layout=layout, limit=max_shard_bytes, quantize=quantize)
 
 
 def convert(
@@ -127,10 +129,10 @@ def convert(
     `quantize` alone changes bits: it is one of `QUANTIZATIONS`, in our own layout only.
     """
     _check_layout(layout, quantize)
-    with _staged(Path(target)) as staging:
+    with staged(Path(target)) as staging:
         config, tensors = read(source)
-        _write_into(staging, config, tensors, LAYOUTS[layout], limit=max_shard_bytes, quantize=quantize)
-        _copy_side_files(Path(source), staging)
+        _write_into(staging, config, tensors, layout=layout, limit=max_shard_bytes, quantize=quantize)
+        copy_side_files(Path(source), staging)
 
 
 def save_adapter(source: Path, target: Path, *, task: str) -> None:
@@ -142,7 +144,7 @@ def save_adapter(source: Path, target: Path, *, task: str) -> None:
     checkpoint = open_checkpoint(source)
     task_id = checkpoint.config.task_id(task)
     terms = {name: reader()[task_id] for name, reader in checkpoint.readers.items() if is_bank(name)}
-    with _staged(Path(target)) as staging:
+    with staged(Path(target)) as staging:
         write_adapter(staging, checkpoint.config, terms, WRAPPED_FORM)
 
 
@@ -216,6 +218,8 @@ def _layout_of(form: Form, folder: Path, shards: Shards) -> str:
         return "fivefold"
     if form.leaves is Leaves.BANKS:
         return "jina"
+    if form.scheme in (Scheme.JINABERT, Scheme.QK_POST_NORM):
+        return "jinabert"
     raw = read_json(folder / "config.json")
     if raw.get("model_type") != "jina_embeddings_v3" and form.scheme is Scheme.JINA:
         return "jina"
@@ -235,7 +239,7 @@ def _check_layout(layout: str, quantize: str | None) -> None:
 
 
 @contextmanager
-def _staged(target: Path) -> Iterator[Path]:
+def staged(target: Path) -> Iterator[Path]:
     """A temporary sibling of `target` that takes its name at the end, or goes away if anything fails."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target} exists and is not an empty folder; choose another name or remove it first")
@@ -255,20 +259,22 @@ def _write_into(
     folder: Path,
     config: ModelConfig,
     tensors: Mapping[str, Tensor],
-    layout: Layout,
     *,
+    layout: str,
     limit: int,
     quantize: str | None,
 ) -> None:
     _check_writable(config, tensors)
+    _check_holds(layout, config)
+    how = LAYOUTS[layout]
     dtype = str(tensors[WORD_TABLE].dtype).removeprefix("torch.")
     config = replace(config, torch_dtype=dtype)
-    write_json(folder / "config.json", layout.config(config))
-    form = layout.form if config.lora_adaptations else layout.bare or layout.form
-    inside = {name: tensor for name, tensor in tensors.items() if not (layout.folders and is_bank(name))}
+    write_json(folder / "config.json", how.config(config))
+    form = how.form_of(config)
+    inside = {name: tensor for name, tensor in tensors.items() if not (how.folders and is_bank(name))}
     files = _quantized(inside, QUANTIZATIONS[quantize]) if quantize else form.split(inside)
     write_shards(folder, files, max_shard_bytes=limit)
-    if layout.folders:
+    if how.folders:
         write_adapters(folder, config, tensors)
 
 
@@ -293,6 +299,15 @@ def _quantized(tensors: Mapping[str, Tensor], words: Compact) -> dict[str, Tenso
     return stored
 
 
+def _check_holds(layout: str, config: ModelConfig) -> None:
+    if not LAYOUTS[layout].holds(config):
+        fits = " or ".join(repr(name) for name, other in LAYOUTS.items() if other.holds(config))
+        raise InputError(
+            f"layout {layout!r} has no place for this model, which has {config.position_embedding_type} positions, "
+            f"{config.feed_forward_type} feed-forward layers and {len(config.lora_adaptations)} adapters; write {fits}"
+        )
+
+
 def _check_writable(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
     """The tensors to write are exactly those the config calls for."""
     shapes = tensor_shapes(config)
@@ -305,7 +320,8 @@ def _check_writable(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
             raise TensorError(f"tensor {name!r} has shape {list(found)}, where the config needs {list(shape)}")
 
 
-def _copy_side_files(source: Path, target: Path) -> None:
+def copy_side_files(source: Path, target: Path) -> None:
+    """Copy tokenizer, cards and licences, `SIDE_FILES`, from one model folder to another."""
     for pattern in SIDE_FILES:
         for path in source.glob(pattern):
             copy = target / path.relative_to(source)

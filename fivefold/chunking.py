@@ -16,7 +16,7 @@ Shapes: L tokens, C chunks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import inf
 
@@ -31,6 +31,8 @@ CharSpan = tuple[int, int]
 MAX_DEFAULT_OVERLAP = 512
 """Tokens that neighbouring windows share where the caller does not say, but never over a quarter of a window."""
 
+_VIEW_CHARS, _VIEW_CHARS_PER_TOKEN = 4096, 32
+"""What `pieces` looks at in one go, several chunks: in the whole of a text without a space the splitter's time is quadratic."""
 _NEVER = np.int32(2**31 - 1)  # start of trailing white space: after every character
 
 
@@ -49,10 +51,29 @@ def split(text: str, tokenizer: Tokenizer, chunk_tokens: int) -> list[CharSpan]:
     Sentence and word boundaries are Unicode's (UAX 29), so it works in every script. White space around a chunk is left
     out; every other character is in exactly one chunk.
     """
+    return list(pieces(text, tokenizer, chunk_tokens))
+
+
+def pieces(text: str, tokenizer: Tokenizer, chunk_tokens: int) -> Iterator[CharSpan]:
+    """`split`, one span after the other; some are found at a time, whatever the length of the text."""
     if isinstance(chunk_tokens, bool) or not isinstance(chunk_tokens, int) or chunk_tokens < 1:
         raise InputError(f"chunk_tokens must be a whole number of at least 1, got {chunk_tokens!r}")
-    splitter = TextSplitter.from_huggingface_tokenizer(tokenizer.rust, chunk_tokens)
-    return [(start, start + len(piece)) for start, piece in splitter.chunk_indices(encodable(text))]
+
+    def count(part: str) -> int:
+        return len(tokenizer.rust.encode(part, add_special_tokens=False))
+
+    splitter = TextSplitter.from_callback(count, chunk_tokens)  # given the tokenizer itself it would copy it each time
+    text, start = encodable(text), 0
+    reach = view = max(_VIEW_CHARS, _VIEW_CHARS_PER_TOKEN * chunk_tokens)
+    while start < len(text):
+        found = splitter.chunk_indices(text[start : start + reach])
+        ended = start + reach >= len(text)
+        if len(found) < 2 and not ended:
+            reach *= 2
+            continue
+        for at, piece in found if ended else found[:-1]:  # the last one may go on behind the view
+            yield start + at, start + at + len(piece)
+        start, reach = (len(text) if ended else start + found[-1][0]), view
 
 
 def locate(document: str, chunks: Iterable[str]) -> list[CharSpan]:

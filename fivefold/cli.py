@@ -25,8 +25,22 @@ DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 INPUT_FORMATS = ("text", "lines", "jsonl", "csv", "tsv", "parquet")
 OUTPUT_FORMATS = ("npy", "jsonl", "parquet")
-LAYOUTS = ("jina", "hf", "transformers", "fivefold")
+BACKENDS = ("torch", "onnx")
+EXPORT_FORMATS = ("onnx",)
+LAYOUTS = ("jina", "hf", "transformers", "jinabert", "fivefold")
 HELP_WIDTH = 100
+LIMIT_OPTIONS = {
+    "max-input-length": "tokens of one text (default: all the model can read)",
+    "max-client-batch-size": "texts of one request (default: 2048)",
+    "max-request-tokens": "tokens of one request (default: 1048576)",
+    "max-queue-tokens": "tokens that may wait before a request; over it requests get 429 (default: 4 batches a device)",
+    "max-concurrent-requests": "requests at one time; over it they get 429 (default: 512)",
+    "max-body-bytes": "bytes of one request (default: 33554432)",
+    "body-seconds": "time for a request's head to arrive, and again for its body (default: 30)",
+    "drain-seconds": "time to finish requests after SIGTERM (default: 30)",
+    "tokenization-workers": "threads that turn text into tokens (default: 2)",
+    "threads": "processor cores to compute on (default: all that the machine, or the container's limit, gives)",
+}
 
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 2, 130, 141
 
@@ -196,6 +210,55 @@ def _convert_options(add: Parser) -> None:
     _hub_options(add)
 
 
+def _export_options(add: Parser) -> None:
+    add.add_argument("format", choices=EXPORT_FORMATS, help="what to write")
+    add.add_argument("source", metavar="MODEL", help="a shipped name, a folder or a hub id")
+    add.add_argument("target", metavar="FOLDER", help="folder to write; it must not exist or be empty")
+    add.add_argument(
+        "--int8", action="store_true", help="matrices in 8 bits, adapters in float32 (default: everything in float32)"
+    )
+    _task_option(add, "all of them in one graph, which is told a task for each row")
+    _hub_options(add)
+
+
+def _serve_options(add: Parser) -> None:
+    add.add_argument("--host", metavar="ADDRESS", help="0.0.0.0 is every interface (default: 127.0.0.1)")
+    add.add_argument("--port", type=int, metavar="N", help="(default: 8080)")
+    add.add_argument(
+        "--api-key",
+        action="append",
+        metavar="KEY",
+        help="a key that clients must send; may be given several times, but shows in the list of processes: better in "
+        "FIVEFOLD_API_KEYS, with commas between, or a file (default: none, everybody may come in)",
+    )
+    add.add_argument("--api-key-file", metavar="FILE", help="keys, one a line; # begins a comment (default: none)")
+    add.add_argument(
+        "--cors-origin",
+        action="append",
+        metavar="ORIGIN",
+        help="web pages that may call the server; may be given several times, '*' is all (default: none)",
+    )
+    add.add_argument(
+        "--served-model-name",
+        action="append",
+        metavar="NAME",
+        help="the model's name in answers; given again, other names that requests may use, '*' is any (default: the "
+        "last part of --model, and jina-embeddings-v3)",
+    )
+    add.add_argument(
+        "--auto-truncate",
+        action="store_true",
+        help="cut long texts on TEI's routes where the request does not say (default: refuse them)",
+    )
+    for name, help_text in LIMIT_OPTIONS.items():
+        add.add_argument(f"--{name}", type=int, metavar="N", help=help_text)
+    add.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="(default: info)"
+    )
+    _model_options(add)
+    add.set_defaults(model=None)  # so that the environment can name it
+
+
 def _task_option(add: Parser, default: str) -> None:
     names = ", ".join(task.name for task in TASKS)
     add.add_argument("--task", metavar="TASK", help=f"adapter: {names}, or none (default: {default})")
@@ -214,6 +277,9 @@ def _vector_options(add: Parser) -> None:
 def _model_options(add: Parser) -> None:
     _source_options(add)
     add.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
+    add.add_argument(
+        "--backend", choices=BACKENDS, default="torch", help="onnx is ONNX Runtime, on a CPU (default: torch)"
+    )
     add.add_argument("--dtype", choices=DTYPES, help="of the weights (default: float32 on a CPU, bfloat16 on a GPU)")
     add.add_argument(
         "--max-batch-tokens",
@@ -264,5 +330,19 @@ COMMANDS = (
     ),
     Command("similarity", "Cosine similarity of texts: a number for two, a table for more.", _similarity_options),
     Command("info", "What a model is: shapes, tasks, prompts, licence, files.", _info_options),
+    Command(
+        "serve",
+        "Answer over HTTP: Jina's, OpenAI's and TEI's APIs, and a page to try them.",
+        _serve_options,
+        "Every option without a fixed list can also stand in the environment, as FIVEFOLD_ and its name:\n"
+        "FIVEFOLD_MAX_QUEUE_TOKENS=65536. The command line wins. --device takes several, with commas between:\n"
+        "one queue feeds them all. SIGTERM finishes what was accepted.",
+    ),
     Command("convert", "Write a model in another checkpoint layout.", _convert_options),
+    Command(
+        "export",
+        "Write a model as a graph for another runtime.",
+        _export_options,
+        "With --task the adapter is folded into the weights, and the graph needs to be told no task.",
+    ),
 )

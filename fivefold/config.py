@@ -1,7 +1,7 @@
 """What a checkpoint says about itself: `ModelConfig` is config.json, and the five tasks.
 
-Knows nothing of tensors or text. The same dataclass reads the original jina repository, the `-hf` repository,
-what native transformers saves, and our own folders; `to_dict` writes ours.
+Knows nothing of tensors or text. The same dataclass reads the original jina repository, the `-hf` repository, what
+native transformers saves, the JinaBERT (v2) repositories, and our own folders; `to_dict` writes ours.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ TASKS: tuple[Task, ...] = (
 DEFAULT_ROPE_BASE = 20000.0
 """Base of the rotary frequencies at inference where a native config does not say (facts of the release)."""
 
-# Architecture names whose checkpoints hold the v3 model; anything else is refused by name.
+# Architecture names whose checkpoints hold the v3 or the v2 model; anything else is refused by name.
 V3_ARCHITECTURES = frozenset(
     {
         "FivefoldModel",
@@ -61,6 +61,42 @@ V3_ARCHITECTURES = frozenset(
         "JinaEmbeddingsV3ForQuestionAnswering",
     }
 )
+JINABERT_ARCHITECTURES = frozenset(
+    {
+        "JinaBertModel",
+        "JinaBertForPreTraining",
+        "JinaBertLMHeadModel",
+        "JinaBertForMaskedLM",
+        "JinaBertForNextSentencePrediction",
+        "JinaBertForSequenceClassification",
+        "JinaBertForMultipleChoice",
+        "JinaBertForTokenClassification",
+        "JinaBertForQuestionAnswering",
+    }
+)
+
+# What a JinaBERT config.json leaves out has the value that its published configuration class gives it.
+JINABERT_DEFAULTS: Mapping[str, Any] = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": 0,
+    "position_embedding_type": "absolute",
+    "feed_forward_type": "original",
+}
+
+NULLABLE = ("bos_token_id", "eos_token_id")
+"""Keys whose null says something: the model has no such token."""
+
+POSITIONS = ("rotary", "alibi")
+FEED_FORWARDS = ("original", "geglu", "reglu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +111,16 @@ class ModelConfig:
     max_position_embeddings: int = 8194
     type_vocab_size: int = 1
     layer_norm_eps: float = 1e-5
+    position_embedding_type: str = "rotary"
     rotary_emb_base: float = DEFAULT_ROPE_BASE
+    feed_forward_type: str = "original"
+    qk_post_norm: bool = False
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     initializer_range: float = 0.02
-    bos_token_id: int = 0
+    bos_token_id: int | None = 0
     pad_token_id: int = 1
-    eos_token_id: int = 2
+    eos_token_id: int | None = 2
     pooler: bool = True
     lora_adaptations: tuple[str, ...] = ()
     lora_rank: int = 4
@@ -95,10 +134,16 @@ class ModelConfig:
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
             if getattr(self, name) < 1:
                 raise CheckpointError(f"config.json: {name} must be at least 1, got {getattr(self, name)}")
-        if self.hidden_size % self.num_attention_heads or self.head_dim % 2:
+        for name, known in (("position_embedding_type", POSITIONS), ("feed_forward_type", FEED_FORWARDS)):
+            if getattr(self, name) not in known:
+                raise CheckpointError(
+                    f"config.json: {name} {getattr(self, name)!r} is not supported; only {' and '.join(known)} are"
+                )
+        rotary = self.position_embedding_type == "rotary"
+        if self.hidden_size % self.num_attention_heads or (rotary and self.head_dim % 2):
             raise CheckpointError(
-                f"config.json: hidden_size {self.hidden_size} over num_attention_heads "
-                f"{self.num_attention_heads} must give an even whole head size for rotary positions"
+                f"config.json: hidden_size {self.hidden_size} over num_attention_heads {self.num_attention_heads} "
+                f"must give a whole head size, and an even one for rotary positions"
             )
         unknown = set(self.task_instructions) - set(self.lora_adaptations)
         if unknown:
@@ -108,6 +153,11 @@ class ModelConfig:
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_attention_heads
+
+    @property
+    def gated(self) -> bool:
+        """Whether one half of the first feed-forward linear gates the other."""
+        return self.feed_forward_type != "original"
 
     @property
     def max_length(self) -> int:
@@ -145,9 +195,11 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> ModelConfig:
         """Read any of the known config.json forms; unknown keys are ignored, as every reader of these files does."""
-        _refuse_other_architectures(raw)
+        jinabert = _is_jinabert(raw)
         known = {f.name for f in fields(cls)}
-        values = {k: v for k, v in raw.items() if k in known and v is not None}
+        values = {k: v for k, v in raw.items() if k in known and (v is not None or k in NULLABLE)}
+        if jinabert:
+            values = {**JINABERT_DEFAULTS, **values, "qk_post_norm": is_qk_post_norm(raw)}
         values["rotary_emb_base"] = _rope_base(raw)
         values["torch_dtype"] = raw.get("torch_dtype") or raw.get("dtype")
         for name in ("lora_adaptations", "matryoshka_dimensions"):
@@ -175,16 +227,22 @@ class ModelConfig:
         return {"architectures": ["FivefoldModel"], "model_type": "fivefold", **values}
 
 
-def _refuse_other_architectures(raw: Mapping[str, Any]) -> None:
+def _is_jinabert(raw: Mapping[str, Any]) -> bool:
+    """Whether the architectures are JinaBERT's; refuses those that are neither its nor v3's."""
     architectures = raw.get("architectures") or []
-    if architectures and not V3_ARCHITECTURES.intersection(architectures):
+    jinabert = not JINABERT_ARCHITECTURES.isdisjoint(architectures)
+    if architectures and not jinabert and V3_ARCHITECTURES.isdisjoint(architectures):
         raise CheckpointError(
-            f"config.json describes {', '.join(architectures)}, not a jina-embeddings-v3 model; "
-            f"known are: {', '.join(sorted(V3_ARCHITECTURES))}"
+            f"config.json describes {', '.join(architectures)}, not a jina-embeddings-v3 or JinaBERT model; "
+            f"known are: {', '.join(sorted(V3_ARCHITECTURES | JINABERT_ARCHITECTURES))}"
         )
-    position = raw.get("position_embedding_type", "rotary")
-    if position != "rotary":
-        raise CheckpointError(f"config.json: position_embedding_type {position!r} is not a v3 model's 'rotary'")
+    return jinabert
+
+
+def is_qk_post_norm(raw: Mapping[str, Any]) -> bool:
+    """Whether a JinaBERT config is of the second variant: it names its code, or has our own key."""
+    code = (raw.get("_name_or_path"), *(raw.get("auto_map") or {}).values())
+    return bool(raw.get("qk_post_norm")) or any("qk-post-norm" in str(name) for name in code)
 
 
 def _rope_base(raw: Mapping[str, Any]) -> float:

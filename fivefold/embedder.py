@@ -9,7 +9,7 @@ Shapes: T tokens in the pack, S spans, L tokens of one text, D hidden, d kept di
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +120,7 @@ class Embedder:
         *,
         device: str | None = None,
         dtype: str | None = None,
+        backend: str = "torch",
         revision: str | None = None,
         local_files_only: bool = False,
         accept_license: bool = False,
@@ -133,6 +134,8 @@ class Embedder:
             model: the shipped `v3-nano`, a folder in any known layout, or a hub id such as `jinaai/jina-embeddings-v3`.
             device: `cpu`, `cuda`, `cuda:1`, ...; by default a GPU where there is one.
             dtype: `float32`, `bfloat16` or `float16`; by default float32 on a CPU and bfloat16 on a GPU.
+            backend: `torch`, or `onnx` for ONNX Runtime on a CPU: it runs the graph that `fivefold export onnx` wrote into the
+                folder, or makes a float32 one of the weights where there is none.
             revision: branch, tag or commit of a hub model.
             local_files_only: use the hub's local cache and no network.
             accept_license: required to fetch weights under a non-commercial licence.
@@ -144,18 +147,19 @@ class Embedder:
             UnknownTaskError: a prompt for a task that does not exist.
             CheckpointError: the files are absent, damaged or of another architecture.
             LicenceError: the hub's weights have a non-commercial licence that was not accepted.
+            MissingExtraError: the backend's library is not installed.
         """
-        where = _device(device)
+        if backend not in BACKENDS:
+            raise InputError(f"unknown backend {backend!r}; choose one of: {', '.join(BACKENDS)}")
+        where = _device("cpu" if device is None and backend == "onnx" else device)
         precision = _dtype(dtype, where)
         folder = resolve(
             str(model), revision=revision, local_files_only=local_files_only, accept_license=accept_license
         )
-        encoder = load_encoder(folder, dtype=precision, device=where)
-        for name, adapter in (adapters or {}).items():
-            add_adapter(encoder, name, Path(adapter))
+        config, opened = BACKENDS[backend](folder, precision, where, adapters or {})
         return cls(
-            TorchBackend(encoder, where),
-            Tokenizer.from_folder(folder, encoder.config.with_prompts(prompts or {})),
+            opened,
+            Tokenizer.from_folder(folder, config.with_prompts(prompts or {})),
             model_name=str(model),
             max_batch_tokens=MAX_BATCH_TOKENS.get(where.type, MAX_BATCH_TOKENS["cpu"])
             if max_batch_tokens is None
@@ -428,6 +432,38 @@ def _dtype(name: str | None, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise InputError(f"unknown dtype {name!r}; choose one of: {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+Adapters = Mapping[str, str | Path]
+"""Folders of tasks beside the model's own, by name."""
+
+
+def _open_torch(
+    folder: Path, dtype: torch.dtype, device: torch.device, adapters: Adapters
+) -> tuple[ModelConfig, Backend]:
+    encoder = load_encoder(folder, dtype=dtype, device=device)
+    for name, adapter in adapters.items():
+        add_adapter(encoder, name, Path(adapter))
+    return encoder.config, TorchBackend(encoder, device)
+
+
+def _open_onnx(
+    folder: Path, dtype: torch.dtype, device: torch.device, adapters: Adapters
+) -> tuple[ModelConfig, Backend]:
+    from fivefold.export.runtime import open_onnx  # its libraries are an extra
+
+    if device.type != "cpu" or dtype != torch.float32:
+        raise InputError("backend 'onnx' runs on a CPU, in the precision of its graph: leave device and dtype out")
+    if adapters:
+        raise InputError("backend 'onnx' runs the tasks of its graph alone: leave adapters out, or use backend='torch'")
+    return open_onnx(folder)
+
+
+BACKENDS: Mapping[str, Callable[[Path, torch.dtype, torch.device, Adapters], tuple[ModelConfig, Backend]]] = {
+    "torch": _open_torch,
+    "onnx": _open_onnx,
+}
+"""From a model's folder to its config and what runs it."""
 
 
 def _singles(length: int) -> IntArray:

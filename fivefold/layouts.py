@@ -7,6 +7,7 @@ The layouts (facts of the published repositories):
     jina          one file, `roberta.` names, fused Wqkv, adapters stacked in banks under `parametrizations`
     hf            the same names without adapters, and one PEFT folder for each task, q, k and v apart
     transformers  what native `save_pretrained` writes: like hf without the prefix, PEFT folders beside it
+    jinabert      the v2 repositories, in two variants: BERT's names, q, k and v apart, no adapters
     fivefold      our own: model.py's attribute names
 
 Shapes: K tasks, R rank, D hidden.
@@ -44,71 +45,124 @@ class Scheme(Enum):
     JINA = "jina"
     NATIVE = "native"
     ADAPTER = "adapter"
+    JINABERT = "jinabert"
+    QK_POST_NORM = "jinabert, the variant with normalised queries and keys"
 
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """One row of the table: our name, and the others'. Three names: query, key and value rows lie apart."""
+    """One row of the table: our name, and the others'. Three names: query, key and value rows lie apart.
+
+    A column that an architecture has no use for is empty.
+    """
 
     kind: Kind
     own: str
-    jina: str
-    native: tuple[str, ...]
+    jina: str = ""
+    native: tuple[str, ...] = ()
     adapter: tuple[str, ...] = ()
+    jinabert: tuple[str, ...] = ()
+    qk_post_norm: tuple[str, ...] = ()
 
     def names(self, scheme: Scheme) -> tuple[str, ...]:
         """The module's names in one column."""
-        columns = {Scheme.OWN: (self.own,), Scheme.JINA: (self.jina,), Scheme.NATIVE: self.native}
-        return columns.get(scheme) or self.adapter or (self.jina,)
+        columns = {
+            Scheme.OWN: (self.own,),
+            Scheme.JINA: (self.jina,),
+            Scheme.NATIVE: self.native,
+            Scheme.ADAPTER: self.adapter or (self.jina,),
+            Scheme.JINABERT: self.jinabert,
+            Scheme.QK_POST_NORM: self.qk_post_norm or self.jinabert,
+        }
+        return columns[scheme]
 
 
 def _qkv(attention: str) -> tuple[str, str, str]:
     return f"{attention}.q_proj", f"{attention}.k_proj", f"{attention}.v_proj"
 
 
-# `#` stands for the layer's number. The published adapters follow the jina column but for q, k and v.
+_BERT_QKV = tuple(f"encoder.layer.#.attention.self.{name}" for name in ("query", "key", "value"))
+
+# `#` stands for the layer's number. The published adapters follow the jina column but for q, k and v, and JinaBERT's second
+# variant follows its first where it says nothing else.
 MODULES: tuple[Module, ...] = (
     Module(
         Kind.TABLE,
         own="embeddings.word_embeddings",
         jina="embeddings.word_embeddings",
         native=("embeddings.word_embeddings",),
+        jinabert=("embeddings.word_embeddings",),
     ),
     Module(
         Kind.TABLE,
         own="embeddings.token_type_embeddings",
         jina="embeddings.token_type_embeddings",
         native=("embeddings.token_type_embeddings",),
+        jinabert=("embeddings.token_type_embeddings",),
     ),
-    Module(Kind.NORM, own="embeddings.norm", jina="emb_ln", native=("embeddings.LayerNorm",)),
+    Module(
+        Kind.NORM,
+        own="embeddings.norm",
+        jina="emb_ln",
+        native=("embeddings.LayerNorm",),
+        jinabert=("embeddings.LayerNorm",),
+    ),
     Module(
         Kind.LINEAR,
         own="layers.#.attention.Wqkv",
         jina="encoder.layers.#.mixer.Wqkv",
         native=_qkv("layers.#.self_attn"),
         adapter=_qkv("encoder.layers.#.self_attn"),
+        jinabert=_BERT_QKV,
     ),
+    Module(Kind.NORM, own="layers.#.attention.q_norm", qk_post_norm=("encoder.layer.#.attention.self.layer_norm_q",)),
+    Module(Kind.NORM, own="layers.#.attention.k_norm", qk_post_norm=("encoder.layer.#.attention.self.layer_norm_k",)),
     Module(
         Kind.LINEAR,
         own="layers.#.attention.out_proj",
         jina="encoder.layers.#.mixer.out_proj",
         native=("layers.#.self_attn.o_proj",),
+        jinabert=("encoder.layer.#.attention.output.dense",),
     ),
     Module(
         Kind.NORM,
         own="layers.#.norm1",
         jina="encoder.layers.#.norm1",
         native=("layers.#.post_attention_layernorm",),
+        jinabert=("encoder.layer.#.attention.output.LayerNorm",),
     ),
-    Module(Kind.LINEAR, own="layers.#.mlp.fc1", jina="encoder.layers.#.mlp.fc1", native=("layers.#.mlp.fc1",)),
-    Module(Kind.LINEAR, own="layers.#.mlp.fc2", jina="encoder.layers.#.mlp.fc2", native=("layers.#.mlp.fc2",)),
+    Module(Kind.NORM, own="layers.#.skip_norm", qk_post_norm=("encoder.layer.#.layer_norm_1",)),
+    Module(
+        Kind.LINEAR,
+        own="layers.#.mlp.fc1",
+        jina="encoder.layers.#.mlp.fc1",
+        native=("layers.#.mlp.fc1",),
+        jinabert=("encoder.layer.#.mlp.gated_layers",),
+        qk_post_norm=("encoder.layer.#.mlp.up_gated_layer",),
+    ),
+    Module(
+        Kind.LINEAR,
+        own="layers.#.mlp.fc2",
+        jina="encoder.layers.#.mlp.fc2",
+        native=("layers.#.mlp.fc2",),
+        jinabert=("encoder.layer.#.mlp.wo",),
+        qk_post_norm=("encoder.layer.#.mlp.down_layer",),
+    ),
     Module(
         Kind.NORM,
         own="layers.#.norm2",
         jina="encoder.layers.#.norm2",
         native=("layers.#.post_mlp_layernorm",),
+        jinabert=("encoder.layer.#.mlp.layernorm",),
+        qk_post_norm=("encoder.layer.#.layer_norm_2",),
     ),
-    Module(Kind.LINEAR, own="pooler.dense", jina="pooler.dense", native=("pooler.dense",)),
+    Module(
+        Kind.LINEAR,
+        own="pooler.dense",
+        jina="pooler.dense",
+        native=("pooler.dense",),
+        jinabert=("pooler.dense",),
+    ),
 )
 _BY_OWN_NAME = {module.own: module for module in MODULES}
 
@@ -145,8 +199,11 @@ RANK_AXIS: Mapping[tuple[Kind, str], int] = {
     (Kind.TABLE, "lora_B"): 0,
 }
 
-HEADS = re.compile(r"^(?:base_model\.model\.)?(?:lm_head|classifier|qa_outputs)\.")
-"""Tensors of task heads that native transformers saves beside the body: known, and dropped."""
+SWAPPED_HALVES = frozenset({(Scheme.QK_POST_NORM, "layers.#.mlp.fc1")})
+"""Gated linears whose second half is the gate; ours, like the others', is the first."""
+
+HEADS = re.compile(r"^(?:base_model\.model\.)?(?:lm_head|classifier|qa_outputs|cls)\.")
+"""Tensors of task heads that native transformers and JinaBERT save beside the body: known, and dropped."""
 
 
 def parse(own_name: str) -> tuple[Module, str, str]:
@@ -183,10 +240,12 @@ class Place:
     copies: bool = False
     """The parts are the same tensor again and again (a fused lora_A) rather than blocks of rows."""
     transposed: bool = False
+    swapped: bool = False
+    """The two halves of the rows stand the other way round."""
 
     def split(self, tensor: Tensor) -> dict[str, Tensor]:
         """Our tensor -> the foreign tensors, by name."""
-        whole = tensor.T if self.transposed else tensor
+        whole = self._turned(tensor)
         parts = [whole] * len(self.names) if self.copies else whole.chunk(len(self.names))
         return dict(zip(self.names, parts, strict=True))
 
@@ -194,7 +253,13 @@ class Place:
         """The foreign tensors -> ours; copies are the caller's to compare."""
         first, *rest = parts
         whole = torch.cat([first, *rest]) if rest and not self.copies else first
-        return whole.T if self.transposed else whole
+        return self._turned(whole)
+
+    def _turned(self, tensor: Tensor) -> Tensor:
+        """From our orientation to the foreign one, or back."""
+        if self.swapped:
+            return tensor.roll(len(tensor) // 2, 0)
+        return tensor.T if self.transposed else tensor
 
     def shape(self, own: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of each foreign tensor, given ours."""
@@ -220,6 +285,7 @@ class Form:
             names=tuple(f"{self.prefix}{path}.{foreign}" for path in paths),
             copies=leaf == "lora_A",
             transposed=self.leaves is Leaves.PEFT and module.kind is Kind.TABLE,
+            swapped=(self.scheme, module.own) in SWAPPED_HALVES,
         )
 
     def split(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -246,7 +312,7 @@ def folder_name(task: str) -> str:
 
 def _shared_keys(config: ModelConfig) -> dict[str, Any]:
     """config.json keys that the jina and the hf repositories have in common."""
-    ours = ("architectures", "model_type", "pooler")
+    ours = ("architectures", "model_type", "pooler", "feed_forward_type", "qk_post_norm")
     return {
         **{key: value for key, value in config.to_dict().items() if key not in ours},
         "classifier_dropout": None,
@@ -256,7 +322,6 @@ def _shared_keys(config: ModelConfig) -> dict[str, Any]:
         "lora_dropout_p": 0.0,
         "lora_main_params_trainable": False,
         "output_past": True,
-        "position_embedding_type": "rotary",
         "truncate_dim": None,
         "use_cache": True,
         "use_flash_attn": True,
@@ -289,6 +354,50 @@ def _native_config(config: ModelConfig) -> dict[str, Any]:
     }
 
 
+_JINABERT_CODE = {False: "jinaai/jina-bert-implementation", True: "jinaai/jina-bert-v2-qk-post-norm"}
+_NOT_JINABERT = (
+    "pooler",
+    "qk_post_norm",
+    "rotary_emb_base",
+    "lora_adaptations",
+    "lora_rank",
+    "lora_alpha",
+    "task_instructions",
+)
+
+
+def _jinabert_config(config: ModelConfig) -> dict[str, Any]:
+    """config.json of a v2 repository; the code it names tells the two variants apart."""
+    code = _JINABERT_CODE[config.qk_post_norm]
+    heads = ("MaskedLM", "SequenceClassification", "TokenClassification", "QuestionAnswering")
+    classes = {
+        "AutoConfig": "configuration_bert.JinaBertConfig",
+        "AutoModel": "modeling_bert.JinaBertModel",
+        **{f"AutoModelFor{head}": f"modeling_bert.JinaBertFor{head}" for head in heads},
+    }
+    return {
+        **{key: value for key, value in config.to_dict().items() if key not in _NOT_JINABERT},
+        "_name_or_path": code,
+        "architectures": ["JinaBertModel"],
+        "attn_implementation": "torch",
+        "auto_map": {key: f"{code}--{name}" for key, name in classes.items()},
+        "classifier_dropout": None,
+        "emb_pooler": "mean",
+        "hidden_act": "gelu",
+        "model_max_length": config.max_length,
+        "model_type": "bert",
+        "use_cache": True,
+    }
+
+
+def _is_v3(config: ModelConfig) -> bool:
+    return config.position_embedding_type == "rotary" and not config.gated and not config.qk_post_norm
+
+
+def _is_jinabert(config: ModelConfig) -> bool:
+    return config.position_embedding_type == "alibi" and config.gated and not config.lora_adaptations
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How to write one kind of checkpoint."""
@@ -296,10 +405,20 @@ class Layout:
     form: Form
     """Names in model.safetensors."""
     config: Callable[[ModelConfig], dict[str, Any]]
+    holds: Callable[[ModelConfig], bool]
+    """Whether it has a place for everything in this model."""
     bare: Form | None = None
     """Names where the model has no adapters, if they differ."""
+    qk_post_norm: Form | None = None
+    """Names where the model is of that variant, if they differ."""
     folders: bool = False
     """Whether each adapter has a PEFT folder (`PEFT_FORM`), rather than a place in banks beside the weights."""
+
+    def form_of(self, config: ModelConfig) -> Form:
+        """Names in model.safetensors of this model."""
+        if config.qk_post_norm:
+            return self.qk_post_norm or self.form
+        return self.form if config.lora_adaptations else self.bare or self.form
 
 
 OWN_FORM = Form(Scheme.OWN)
@@ -309,12 +428,15 @@ BARE_PLAIN = Form(Scheme.JINA)
 PEFT_FORM = Form(Scheme.ADAPTER, "roberta.", Leaves.PEFT)
 WRAPPED_FORM = Form(Scheme.NATIVE, "base_model.model.", Leaves.PEFT)
 """As PEFT itself saves an adapter of native transformers' model."""
+JINABERT_FORM = Form(Scheme.JINABERT)
+QK_POST_NORM_FORM = Form(Scheme.QK_POST_NORM)
 
 LAYOUTS: Mapping[str, Layout] = {
-    "jina": Layout(JINA_BANKS, _jina_config, bare=JINA_PLAIN),
-    "hf": Layout(JINA_PLAIN, _native_config, folders=True),
-    "transformers": Layout(BARE_PLAIN, _native_config, folders=True),
-    "fivefold": Layout(OWN_FORM, ModelConfig.to_dict),
+    "jina": Layout(JINA_BANKS, _jina_config, _is_v3, bare=JINA_PLAIN),
+    "hf": Layout(JINA_PLAIN, _native_config, _is_v3, folders=True),
+    "transformers": Layout(BARE_PLAIN, _native_config, _is_v3, folders=True),
+    "jinabert": Layout(JINABERT_FORM, _jinabert_config, _is_jinabert, qk_post_norm=QK_POST_NORM_FORM),
+    "fivefold": Layout(OWN_FORM, ModelConfig.to_dict, lambda _: True),
 }
 
 # Every form that is read; on equal counts the first wins.
@@ -326,6 +448,10 @@ MODEL_FORMS: tuple[Form, ...] = (
     BARE_PLAIN,
     Form(Scheme.NATIVE, "roberta."),
     Form(Scheme.NATIVE),
+    JINABERT_FORM,
+    Form(Scheme.JINABERT, "bert."),
+    QK_POST_NORM_FORM,
+    Form(Scheme.QK_POST_NORM, "bert."),
 )
 ADAPTER_FORMS: tuple[Form, ...] = tuple(
     Form(scheme, prefix + body, Leaves.PEFT)

@@ -83,10 +83,12 @@ class LoRALayer(nn.Module):
 class LoRALinear(LoRALayer):
     """A linear layer with one low-rank term for each of `tasks` tasks; zero tasks make it a plain linear."""
 
-    def __init__(self, in_features: int, out_features: int, *, tasks: int, rank: int, scaling: float) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, *, tasks: int, rank: int, scaling: float, bias: bool = True
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
-        self.bias = nn.Parameter(torch.empty(out_features))
+        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
         self.lora_A = _bank(tasks, rank, in_features)
         self.lora_B = _bank(tasks, out_features, rank)
         self.scaling = scaling

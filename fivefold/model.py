@@ -1,4 +1,7 @@
-"""The encoder: `PackedBatch` -> hidden states. XLM-RoBERTa's post-norm blocks with rotary positions.
+"""The encoder: `PackedBatch` -> hidden states, in post-norm blocks.
+
+Two architectures, one block: v3 (rotary positions, GELU) and v2, JinaBERT (ALiBi, GEGLU, and a variant that also
+normalises queries and keys) differ by fields of the config.
 
 Knows nothing of text, pooling or files. Attribute names are the tensor names of our own checkpoint layout
 (checkpoint.py).
@@ -8,28 +11,50 @@ Shapes: T tokens in the pack, B sequences, D hidden, N heads, H head dim, F inte
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fivefold.attention import apply_rope, attention, rotary_tables
+from fivefold.attention import alibi_bias, apply_rope, attention, rotary_tables
 from fivefold.config import ModelConfig
 from fivefold.lora import LoRAEmbedding, LoRALinear, TaskSlices, merge_task
 from fivefold.packing import PackedBatch
 
 Rotary = tuple[Tensor, Tensor]
+Positions = Rotary | Tensor
+"""What tells tokens apart by place, made once for all layers: rotary tables, or a bias by distance (attention.py)."""
 
 
-def _linear(config: ModelConfig, in_features: int, out_features: int) -> LoRALinear:
+def geglu(z: Tensor) -> Tensor:
+    """GELU of the first half times the second (Shazeer 2020, arXiv 2002.05202): [T, 2F] -> [T, F]."""
+    gate, up = z.chunk(2, dim=-1)
+    return F.gelu(gate) * up
+
+
+def reglu(z: Tensor) -> Tensor:
+    """ReLU of the first half times the second: [T, 2F] -> [T, F]."""
+    gate, up = z.chunk(2, dim=-1)
+    return F.relu(gate) * up
+
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"original": F.gelu, "geglu": geglu, "reglu": reglu}
+"""By `feed_forward_type`; GELU is the exact (erf) form."""
+
+
+def _linear(config: ModelConfig, in_features: int, out_features: int, *, bias: bool = True) -> LoRALinear:
     tasks, rank = len(config.lora_adaptations), config.lora_rank
-    return LoRALinear(in_features, out_features, tasks=tasks, rank=rank, scaling=config.lora_scaling)
+    return LoRALinear(in_features, out_features, tasks=tasks, rank=rank, scaling=config.lora_scaling, bias=bias)
 
 
 def _table(config: ModelConfig, rows: int) -> LoRAEmbedding:
     tasks, rank = len(config.lora_adaptations), config.lora_rank
     return LoRAEmbedding(rows, config.hidden_size, tasks=tasks, rank=rank, scaling=config.lora_scaling)
+
+
+def _norm(config: ModelConfig) -> nn.LayerNorm:
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
 
 class Embeddings(nn.Module):
@@ -39,7 +64,7 @@ class Embeddings(nn.Module):
         super().__init__()
         self.word_embeddings = _table(config, config.vocab_size)
         self.token_type_embeddings = _table(config, config.type_vocab_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = _norm(config)
         self.dropout = config.hidden_dropout_prob
 
     def forward(self, batch: PackedBatch) -> Tensor:
@@ -54,39 +79,45 @@ class Embeddings(nn.Module):
 
 
 class Attention(nn.Module):
-    """Bidirectional self-attention within each sequence of the pack, rotary positions on queries and keys."""
+    """Bidirectional self-attention within each sequence of the pack."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.num_heads, self.head_dim = config.num_attention_heads, config.head_dim
         self.Wqkv = _linear(config, config.hidden_size, 3 * config.hidden_size)
         self.out_proj = _linear(config, config.hidden_size, config.hidden_size)
+        self.q_norm, self.k_norm = (_norm(config) if config.qk_post_norm else nn.Identity() for _ in "qk")
 
-    def forward(self, x: Tensor, batch: PackedBatch, rotary: Rotary) -> Tensor:
+    def forward(self, x: Tensor, batch: PackedBatch, positions: Positions) -> Tensor:
         """x [T, D] -> [T, D]."""
         q, k, v = self.project(x, batch.task_slices)
-        mixed = self.attend(apply_rope(q, *rotary), apply_rope(k, *rotary), v, batch)  # [T, N, H]
+        if isinstance(positions, Tensor):
+            mixed = self.attend(q, k, v, batch, positions)  # [T, N, H]
+        else:
+            mixed = self.attend(apply_rope(q, *positions), apply_rope(k, *positions), v, batch)
         out: Tensor = self.out_proj(mixed.flatten(1), batch.task_slices)
         return out
 
     def project(self, x: Tensor, task_slices: TaskSlices) -> tuple[Tensor, ...]:
         """x [T, D] -> queries, keys and values, [T, N, H] each."""
-        qkv: Tensor = self.Wqkv(x, task_slices)
-        return qkv.view(-1, 3, self.num_heads, self.head_dim).unbind(1)
+        q, k, v = self.Wqkv(x, task_slices).chunk(3, dim=-1)  # [T, D] each
+        wide = self.q_norm(q), self.k_norm(k), v
+        return tuple(part.unflatten(-1, (self.num_heads, self.head_dim)) for part in wide)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, batch: PackedBatch, bias: Tensor | None = None) -> Tensor:
         """Each sequence's values, mixed by its own queries and keys: [T, N, H] all."""
-        return attention(q, k, v, batch)
+        return attention(q, k, v, batch, bias=bias)
 
 
 class MLP(nn.Module):
-    """Two linears around the exact (erf) GELU."""
+    """Two linears around an activation; where that is gated, the first is twice as wide and has no bias."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.fc1 = _linear(config, config.hidden_size, config.intermediate_size)
-        self.fc2 = _linear(config, config.intermediate_size, config.hidden_size)
-        self.activation: Callable[[Tensor], Tensor] = F.gelu
+        gated, width = config.gated, config.intermediate_size
+        self.activation = ACTIVATIONS[config.feed_forward_type]
+        self.fc1 = _linear(config, config.hidden_size, 2 * width if gated else width, bias=not gated)
+        self.fc2 = _linear(config, width, config.hidden_size)
 
     def forward(self, x: Tensor, task_slices: TaskSlices) -> Tensor:
         """x [T, D] -> [T, D]."""
@@ -95,20 +126,26 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each added to its input and normalised after (post-norm)."""
+    """Attention and MLP, each added to its input and normalised after (post-norm).
+
+    With `qk_post_norm` the block's input is added, and normalised, once more between the two.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.attention = Attention(config)
-        self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm1 = _norm(config)
+        self.skip_norm = _norm(config) if config.qk_post_norm else None
         self.mlp = MLP(config)
-        self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm2 = _norm(config)
         self.dropout = config.hidden_dropout_prob
 
-    def forward(self, x: Tensor, batch: PackedBatch, rotary: Rotary) -> Tensor:
+    def forward(self, x: Tensor, batch: PackedBatch, positions: Positions) -> Tensor:
         """x [T, D] -> [T, D]."""
-        x = self.norm1(x + F.dropout(self.attention(x, batch, rotary), self.dropout, self.training))
-        out: Tensor = self.norm2(x + F.dropout(self.mlp(x, batch.task_slices), self.dropout, self.training))
+        a = self.norm1(x + F.dropout(self.attention(x, batch, positions), self.dropout, self.training))
+        if self.skip_norm is not None:
+            a = self.skip_norm(x + a)
+        out: Tensor = self.norm2(a + F.dropout(self.mlp(a, batch.task_slices), self.dropout, self.training))
         return out
 
 
@@ -139,16 +176,19 @@ class Encoder(nn.Module):
     def forward(self, batch: PackedBatch) -> Tensor:
         """Hidden states [T, D] after the last layer."""
         x = self.embeddings(batch)
-        rotary = self._rotary(batch, x.dtype)
+        positions = self._positions(batch, x)
         for layer in self.layers:
-            x = layer(x, batch, rotary)
+            x = layer(x, batch, positions)
         out: Tensor = x
         return out
 
-    def _rotary(self, batch: PackedBatch, dtype: torch.dtype) -> Rotary:
-        """Tables of the longest sequence, gathered for every token: [T, 1, H/2] each."""
-        positions = torch.arange(batch.max_seqlen, device=batch.position_ids.device)
-        cos, sin = rotary_tables(positions, self.config.head_dim, self.config.rotary_emb_base, dtype)
+    def _positions(self, batch: PackedBatch, x: Tensor) -> Positions:
+        """Made for the longest sequence: the rotary tables gathered for every token, or the bias by distance."""
+        config = self.config
+        if config.position_embedding_type == "alibi":
+            return alibi_bias(config.num_attention_heads, batch.max_seqlen, x.device, x.dtype)
+        places = torch.arange(batch.max_seqlen, device=x.device)
+        cos, sin = rotary_tables(places, config.head_dim, config.rotary_emb_base, x.dtype)
         return cos[batch.position_ids], sin[batch.position_ids]
 
     def merge(self, task: str | None) -> None:
@@ -166,7 +206,8 @@ class Encoder(nn.Module):
                 module.reset_parameters()
             elif isinstance(module, LoRALinear):
                 nn.init.normal_(module.weight, std=std)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
                 module.reset_lora()
             elif isinstance(module, LoRAEmbedding):
                 nn.init.normal_(module.weight, std=std)

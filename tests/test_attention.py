@@ -1,12 +1,28 @@
 """attention.py: the rotation, and that sequences never see one another."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from fivefold.attention import apply_rope, attention, grouped_sdpa, kernel_for, rotary_tables, varlen_flash
+from fivefold.attention import (
+    alibi_bias,
+    alibi_slopes,
+    apply_rope,
+    attention,
+    grouped_sdpa,
+    kernel_for,
+    reversed_rows,
+    rotary_tables,
+    varlen_flash,
+)
 from fivefold.packing import pack
 from tests import toy
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_frequencies_of_the_release() -> None:
@@ -42,6 +58,45 @@ def test_scores_depend_on_distance_only() -> None:
     assert score(5, 2) != pytest.approx(score(5, 4), abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("heads", "slopes"),
+    [
+        (1, [2**-8]),
+        (4, [0.25, 0.0625, 0.015625, 0.00390625]),
+        (6, [0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125]),
+        (12, [*(2.0**-k for k in range(1, 9)), *(2 ** -(k + 0.5) for k in range(4))]),
+    ],
+)
+def test_slopes_of_alibi(heads: int, slopes: list[float]) -> None:
+    """As published, for powers of two and other numbers of heads."""
+    np.testing.assert_allclose(alibi_slopes(heads), slopes, rtol=1e-12)
+
+
+def test_alibi_falls_with_distance_on_both_sides() -> None:
+    """Row by row from the last query, out of a table made for longer sequences, and without memory of its own."""
+    bias = alibi_bias(4, 9, torch.device("cpu"), torch.float32)
+    rows = reversed_rows(bias, 5)
+    for i in range(5):
+        for j in range(5):
+            assert rows[0, 1, 4 - i, j] == -0.0625 * abs(i - j)
+    assert rows.untyped_storage().data_ptr() == bias.untyped_storage().data_ptr()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the memory of this process from proc")
+def test_no_table_of_all_pairs_is_formed() -> None:
+    """2048 tokens and 64 heads would fill 1 GB with biases alone; half of that is never asked for."""
+    script = (
+        "import torch; from fivefold.attention import attention, alibi_bias; from fivefold.packing import pack;"
+        "from tests import toy; import resource;"
+        "q = torch.zeros(2048, 64, 8); batch = pack([toy.sequence([5] * 2048)]);"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "attention(q, q, q, batch, bias=alibi_bias(64, 2048, q.device, q.dtype));"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 500_000  # kB
+
+
 def test_a_sequence_never_sees_its_neighbours() -> None:
     """Changing one sequence changes its own output and nothing else."""
     torch.manual_seed(0)
@@ -57,7 +112,8 @@ def test_a_sequence_never_sees_its_neighbours() -> None:
 
 
 def test_kernel_of_choice() -> None:
-    """Flash needs CUDA and half precision; everything else takes grouped SDPA."""
+    """Flash needs CUDA and half precision, and takes no bias; everything else takes grouped SDPA."""
+    assert kernel_for(torch.device("cuda"), torch.bfloat16, biased=True) is grouped_sdpa
     assert kernel_for(torch.device("cuda"), torch.bfloat16) is varlen_flash
     assert kernel_for(torch.device("cuda"), torch.float32) is grouped_sdpa
     assert kernel_for(torch.device("cpu"), torch.bfloat16) is grouped_sdpa

@@ -30,6 +30,7 @@ CONFIG = toy.config()
 CPU = torch.device("cpu")
 ROWS = [[0, 9, 8, 7, 31, 2], [0, 11, 4, 2]]
 Tensors = dict[str, torch.Tensor]
+V3_LAYOUTS = [name for name, layout in LAYOUTS.items() if layout.holds(CONFIG)]
 
 
 def hidden(encoder: Encoder, task: str | None = None) -> torch.Tensor:
@@ -47,7 +48,7 @@ def edit_tensors(path: Path, change: Callable[[Tensors], Tensors]) -> None:
 # ---- reading --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", V3_LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_loaded_encoder_is_the_written_one(layout: str, dtype: torch.dtype, tmp_path: Path) -> None:
     """Ready to run in the dtype asked for: no gradients, nothing left on the meta device."""
@@ -98,7 +99,7 @@ def test_damaged_tensors_are_named(
     assert "model.safetensors" in str(caught.value)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", V3_LAYOUTS)
 def test_left_over_tensors_are_named(layout: str, tmp_path: Path) -> None:
     write(tmp_path / "m", CONFIG, toy.encoder().state_dict(), layout=layout)
     edit_tensors(tmp_path / "m" / "model.safetensors", lambda t: {**t, "position.weight": torch.ones(2)})
@@ -321,7 +322,9 @@ def test_nan_is_not_hidden_by_int8(tmp_path: Path) -> None:
 def test_what_cannot_be_written(tmp_path: Path) -> None:
     """Unknown layouts, int8 elsewhere, and tensors that are not the config's leave nothing behind."""
     state = toy.encoder().state_dict()
-    with pytest.raises(InputError, match="unknown layout 'onnx'; there are: jina, hf, transformers, fivefold"):
+    with pytest.raises(
+        InputError, match="unknown layout 'onnx'; there are: jina, hf, transformers, jinabert, fivefold"
+    ):
         write(tmp_path / "m", CONFIG, state, layout="onnx")
     with pytest.raises(InputError, match="'jina' has no quantized matrices"):
         convert(tmp_path / "x", tmp_path / "m", layout="jina", quantize="int8")
@@ -333,6 +336,38 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(TensorError, match="'other' cannot be written, it is left over"):
         write(tmp_path / "m", CONFIG, {**state, "pooler.dense.bias": bias, "other": bias})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "layout", "message"),
+    [
+        (CONFIG, "jinabert", "rotary positions, .* 5 adapters; write 'jina' or 'hf' or 'transformers' or 'fivefold'"),
+        (toy.jinabert_config(), "hf", "alibi positions, geglu .*; write 'jinabert' or 'fivefold'"),
+        (toy.jinabert_config(lora_adaptations=("a",)), "jinabert", ".* 1 adapters; write 'fivefold'"),
+        (toy.jinabert_config(feed_forward_type="original"), "jinabert", ".* original .*; write 'fivefold'"),
+    ],
+)
+def test_a_layout_of_the_other_architecture(config: ModelConfig, layout: str, message: str, tmp_path: Path) -> None:
+    """Refused by name, with those that fit."""
+    with pytest.raises(InputError, match=f"layout '{layout}' has no place for this model, which has {message}"):
+        write(tmp_path / "m", config, toy.encoder(config).state_dict(), layout=layout)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_jinabert_config_says_what_its_code_needs(tmp_path: Path) -> None:
+    """The keys of the v2 repositories, and no others of ours."""
+    for variant, code in ((False, "jinaai/jina-bert-implementation"), (True, "jinaai/jina-bert-v2-qk-post-norm")):
+        config = toy.jinabert_config(qk_post_norm=variant)
+        write(tmp_path / str(variant), config, toy.encoder(config).state_dict(), layout="jinabert")
+        raw = json.loads((tmp_path / str(variant) / "config.json").read_text())
+        assert raw["_name_or_path"] == code
+        assert {name.split("--")[0] for name in raw["auto_map"].values()} == {code}
+        assert (raw["position_embedding_type"], raw["feed_forward_type"], raw["emb_pooler"]) == (
+            "alibi",
+            "geglu",
+            "mean",
+        )
+        assert not {"qk_post_norm", "pooler", "lora_rank", "rotary_emb_base"} & set(raw)
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
@@ -364,7 +399,7 @@ def test_configs_keep_what_their_readers_need(tmp_path: Path) -> None:
     """The keys of the published files; the stored dtype is told as it is."""
     state = {name: tensor.bfloat16() for name, tensor in toy.encoder().state_dict().items()}
     raw = {}
-    for layout in LAYOUTS:
+    for layout in V3_LAYOUTS:
         write(tmp_path / layout, CONFIG, state, layout=layout)
         raw[layout] = json.loads((tmp_path / layout / "config.json").read_text())
     shared = {"lora_adaptations", "lora_rank", "lora_alpha", "task_instructions", "matryoshka_dimensions"}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from semantic_text_splitter import TextSplitter
 
-from fivefold.chunking import check_spans, locate, split, token_spans, windows
+from fivefold.chunking import check_spans, locate, pieces, split, token_spans, windows
 from fivefold.errors import ChunkError, InputError
 from fivefold.tokenizer import Tokenizer
 from tests import toy
@@ -107,3 +108,34 @@ def test_half_of_a_surrogate_pair_is_a_character_like_any_other() -> None:
     text = "Der Fuchs springt. El zorro salta.\ud83d"
     spans = split(text, toy.tokenizer(), 12)
     assert "".join("".join(text[a:b].split()) for a, b in spans) == "".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("unit", "chunk_tokens"),
+    [
+        ("The fox jumps. It rains.\n\n", 12),
+        ("The fox jumps over the river ", 12),
+        ("a", 40),
+        ("字", 300),
+        (" ", 12),
+        ("\u0301", 7),
+    ],
+)
+def test_a_long_text_is_cut_as_if_seen_whole(tokenizer: Tokenizer, unit: str, chunk_tokens: int) -> None:
+    """Texts are looked at part by part; where a part ends leaves no trace."""
+    text = unit * (30_000 // len(unit))
+    whole = TextSplitter.from_huggingface_tokenizer(tokenizer.rust, chunk_tokens).chunk_indices(text)
+    assert split(text, tokenizer, chunk_tokens) == [(start, start + len(piece)) for start, piece in whole]
+
+
+def test_the_first_chunks_of_a_book_come_before_the_last(tokenizer: Tokenizer) -> None:
+    """Only what is asked for is computed: a view's chunks, not those of 50 MB."""
+    seen: list[int] = []
+
+    class Counted(str):
+        def __getitem__(self, view: slice) -> str:
+            seen.append(len(part := str.__getitem__(self, view)))
+            return part
+
+    assert next(pieces(Counted("a" * 1_000_000), tokenizer, 8))[0] == 0
+    assert sum(seen) < 10_000

@@ -245,3 +245,14 @@ def test_load_refuses_early(arguments: dict[str, str], message: str) -> None:
     """Before any file is read."""
     with pytest.raises(InputError, match=message):
         Embedder.load("nowhere", **arguments)  # type: ignore[arg-type]
+
+
+def test_a_model_without_tasks() -> None:
+    """JinaBERT: texts and late chunks as ever, but nothing that belongs to v3's adapters."""
+    embedder = toy.embedder(toy.jinabert_config(max_position_embeddings=128))
+    together = embedder.encode(toy.TEXTS)
+    np.testing.assert_allclose(together, np.stack([embedder.encode(text) for text in toy.TEXTS]), atol=2e-5)
+    whole = embedder.encode_chunks(toy.TEXTS[0], spans=[(0, len(toy.TEXTS[0]))], task=None)
+    np.testing.assert_allclose(whole.vectors[0], together[0], atol=2e-5)
+    with pytest.raises(UnknownTaskError, match="this checkpoint has no adapters"):
+        embedder.encode_query("a text")

@@ -11,9 +11,11 @@ from fivefold.layouts import (
     BARE_PLAIN,
     JINA_BANKS,
     JINA_PLAIN,
+    JINABERT_FORM,
     MODEL_FORMS,
     OWN_FORM,
     PEFT_FORM,
+    QK_POST_NORM_FORM,
     Form,
     Scheme,
     closest,
@@ -25,20 +27,23 @@ from tests import toy
 
 CONFIG = toy.config()
 SHAPES = tensor_shapes(CONFIG)
+# The shapes of the models that each form names.
+V2_SCHEMES = {Scheme.JINABERT: toy.jinabert_config(), Scheme.QK_POST_NORM: toy.jinabert_config(qk_post_norm=True)}
+SHAPES_OF = {f: tensor_shapes(V2_SCHEMES.get(f.scheme, CONFIG)) for f in (*MODEL_FORMS, *ADAPTER_FORMS)}
 V3 = ModelConfig(lora_adaptations=CONFIG.lora_adaptations)
 
 
 @pytest.mark.parametrize("form", MODEL_FORMS)
 def test_every_tensor_has_a_place_of_its_own(form: Form) -> None:
     """No two of our tensors share a foreign name, and no column forgets a module."""
-    names = [foreign for name in SHAPES for foreign in form.place(name).names]
-    assert len(names) == len(set(names))
+    names = [foreign for name in SHAPES_OF[form] for foreign in form.place(name).names]
+    assert len(names) == len(set(names)) >= len(SHAPES_OF[form])
 
 
 @pytest.mark.parametrize("form", [*MODEL_FORMS, *ADAPTER_FORMS])
 def test_split_and_join_are_inverse(form: Form) -> None:
     """Parts have the shapes that `Place` foretells, and joined give the tensor again."""
-    for name, shape in SHAPES.items():
+    for name, shape in SHAPES_OF[form].items():
         if form in ADAPTER_FORMS and not is_bank(name):
             continue
         own = torch.randn(shape[1:] if form in ADAPTER_FORMS else shape)
@@ -76,6 +81,9 @@ def test_counts_of_the_published_repositories() -> None:
         ),
         (BARE_PLAIN, "layers.11.mlp.fc2.bias", ("encoder.layers.11.mlp.fc2.bias",)),
         (Form(Scheme.NATIVE), "layers.1.norm2.weight", ("layers.1.post_mlp_layernorm.weight",)),
+        (QK_POST_NORM_FORM, "layers.1.skip_norm.weight", ("encoder.layer.1.layer_norm_1.weight",)),
+        (QK_POST_NORM_FORM, "layers.1.norm1.weight", ("encoder.layer.1.attention.output.LayerNorm.weight",)),
+        (JINABERT_FORM, "layers.1.norm2.weight", ("encoder.layer.1.mlp.layernorm.weight",)),
         (PEFT_FORM, "layers.3.attention.out_proj.lora_B", ("roberta.encoder.layers.3.mixer.out_proj.lora_B.weight",)),
         (PEFT_FORM, "embeddings.word_embeddings.lora_B", ("roberta.embeddings.word_embeddings.lora_embedding_B",)),
         (
@@ -88,6 +96,14 @@ def test_counts_of_the_published_repositories() -> None:
 def test_published_names(form: Form, own: str, foreign: tuple[str, ...]) -> None:
     """Names as the published files have them."""
     assert form.place(own).names == foreign
+
+
+def test_the_gate_lies_in_the_first_half_with_us() -> None:
+    """And in the second one in the variant with normalised queries and keys."""
+    rows = torch.arange(6.0)[:, None]
+    for form, order in ((JINABERT_FORM, [0, 1, 2, 3, 4, 5]), (QK_POST_NORM_FORM, [3, 4, 5, 0, 1, 2])):
+        (foreign,) = form.place("layers.0.mlp.fc1.weight").split(rows).values()
+        assert foreign.flatten().tolist() == order
 
 
 def test_the_closest_form_survives_a_missing_tensor() -> None:

@@ -46,6 +46,20 @@ def config(**changes: object) -> ModelConfig:
     return ModelConfig(**{**values, **changes})  # type: ignore[arg-type]
 
 
+def jinabert_config(**changes: object) -> ModelConfig:
+    """A v2 architecture of the same size, first variant."""
+    values: dict[str, object] = {
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+        "pad_token_id": 0,
+        "position_embedding_type": "alibi",
+        "feed_forward_type": "geglu",
+        "lora_adaptations": (),
+        "task_instructions": {},
+    }
+    return config(**{**values, **changes})
+
+
 def encoder(model_config: ModelConfig | None = None, *, seed: int = 0, adapters: float = 0.5) -> Encoder:
     """Random weights; `adapters` is the size of the LoRA entries, large enough that tasks differ visibly."""
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""From the model options of the command line to a model."""
+"""From the model options of the command line to a model; and the folders that commands write models into."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fivefold import hub
 from fivefold.embedder import Embedder
+from fivefold.errors import InputError
 
 NO_TASK_WORD = "none"
 """What to write on the command line or in a task column for the body without an adapter."""
@@ -18,6 +19,7 @@ def load_embedder(args: Namespace) -> Embedder:
         args.model,
         device=args.device,
         dtype=args.dtype,
+        backend=args.backend,
         revision=args.revision,
         local_files_only=args.local_files_only,
         accept_license=args.accept_license,
@@ -33,6 +35,20 @@ def resolve_folder(model: str, args: Namespace) -> Path:
         local_files_only=args.local_files_only,
         accept_license=args.accept_license,
     )
+
+
+def new_folder(name: str) -> Path:
+    """A folder that a command may write: one that is not there yet, or is empty."""
+    folder = Path(name)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not an empty folder; name a new one, so that nothing is overwritten")
+    return folder
+
+
+def written(folder: Path, what: str) -> str:
+    """One line that says what a command wrote."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return f"{folder}: {what}, {len(files)} files, {sum(f.stat().st_size for f in files):,} bytes"
 
 
 def task_name(word: str | None, default: str | None) -> str | None:

@@ -162,6 +162,7 @@ class JinaEmbeddingsV3Layer(GradientCheckpointingLayer, Block):
     attention = named("self_attn")
     norm1 = named("post_attention_layernorm")
     norm2 = named("post_mlp_layernorm")
+    skip_norm = None
 
     def __init__(self, config: JinaEmbeddingsV3Config) -> None:
         nn.Module.__init__(self)

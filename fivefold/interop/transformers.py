@@ -38,6 +38,7 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from fivefold.errors import CheckpointError
 from fivefold.heads import (
     SEQUENCE_LOSSES,
     MaskedLMHead,
@@ -72,6 +73,20 @@ __all__ = [
 
 class JinaEmbeddingsV3Config(transformers.JinaEmbeddingsV3Config):
     """transformers' own, as a class that `register` can tell from it."""
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """transformers' own, which reads other layouts as well, with a warning, and leaves their weights at random.
+
+        Raises:
+            CheckpointError: the configuration is of another layout.
+        """
+        if config_dict.get("model_type", cls.model_type) != cls.model_type or "auto_map" in config_dict:
+            raise CheckpointError(
+                f"this config.json is not of model_type {cls.model_type!r}, which is what transformers' classes read; convert "
+                "the checkpoint first: fivefold convert FOLDER NEW_FOLDER --layout transformers"
+            )
+        return super().from_dict(config_dict, **kwargs)
 
 
 class JinaEmbeddingsV3PreTrainedModel(PreTrainedModel):

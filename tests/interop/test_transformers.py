@@ -16,7 +16,8 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, pipeline
 
 import fivefold.interop.transformers as ours
-from fivefold.checkpoint import load_encoder
+from fivefold.checkpoint import load_encoder, write
+from fivefold.errors import CheckpointError
 from fivefold.packing import pack
 from tests import toy
 from tests.interop.folders import encoder, write_hf
@@ -347,3 +348,12 @@ def test_pipelines(task: Any, text: str, name: str, tmp_path: Path, caplog: pyte
     run = pipeline(task, model=str(folder), device="cpu")
     assert type(run.model) is getattr(ours, f"JinaEmbeddingsV3{name}")
     assert len(run(text)) > 0
+
+
+@pytest.mark.parametrize("layout", ["jina", "fivefold"])
+def test_another_layout_is_refused(tmp_path: Path, layout: str) -> None:
+    """transformers would warn and leave the weights at random."""
+    made = encoder()
+    write(tmp_path, made.config, made.state_dict(), layout=layout)
+    with pytest.raises(CheckpointError, match="fivefold convert"):
+        ours.JinaEmbeddingsV3Model.from_pretrained(tmp_path)

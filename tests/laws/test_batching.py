@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fivefold.attention import KERNELS
+from fivefold.attention import KERNELS, alibi_bias, alibi_slopes, attention, biased_sdpa, by_rows, reversed_rows
+from fivefold.config import ModelConfig
 from fivefold.embedder import Embedder
 from fivefold.model import Encoder
 from fivefold.packing import pack, plan
@@ -71,17 +72,49 @@ def test_merged_equals_routed(task: str | None) -> None:
     )
 
 
+@pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("kernel", sorted(set(KERNELS) - {"varlen", "reference"}))
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=8))
 @settings(max_examples=25)
-def test_any_kernel_equals_the_reference(kernel: str, lengths: list[int]) -> None:
-    """Attention kernels agree with the softmax written out, for any lengths in any order."""
+def test_any_kernel_equals_the_reference(kernel: str, biased: bool, lengths: list[int]) -> None:
+    """Attention kernels agree with the softmax written out, for any lengths in any order, and any bias by distance."""
     torch.manual_seed(0)
     q, k, v = (torch.randn(sum(lengths), 3, 8) for _ in range(3))
     batch = pack([toy.sequence([5] * n) for n in lengths])
+    bias = torch.randn(3, 2 * max(lengths) - 1) if biased else None
     torch.testing.assert_close(
-        KERNELS[kernel](q, k, v, batch), KERNELS["reference"](q, k, v, batch), atol=2e-6, rtol=1e-5
+        KERNELS[kernel](q, k, v, batch, bias), KERNELS["reference"](q, k, v, batch, bias), atol=2e-6, rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_rows_at_a_time_equal_all_at_once(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What GPUs do with a bias, and every device with a mask beside it."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 50, 8) for _ in range(3))
+    bias = alibi_bias(3, 60, q.device, q.dtype)
+    mask = torch.where(torch.rand(2, 1, 50, 50) < 0.2, -1e9, 0.0) if masked else torch.zeros(1, 1, 1, 50)
+    distance = (torch.arange(50)[:, None] - torch.arange(50)).abs()
+    scores = q @ k.transpose(-1, -2) * 8**-0.5 - torch.tensor(alibi_slopes(3))[:, None, None] * distance + mask
+    monkeypatch.setattr("fivefold.attention.MAX_BIASES", 2 * 3 * 50 * 7)  # 7 or 14 rows at a time
+    found = by_rows(q.flip(2), k, v, reversed_rows(bias, 50), mask.flip(2) if masked else None).flip(2)
+    torch.testing.assert_close(found, scores.softmax(-1) @ v, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(biased_sdpa(q, k, v, bias, mask if masked else None), found, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_a_bias_on_the_gpu_equals_the_reference(dtype: torch.dtype, tolerance: float) -> None:
+    """Lengths that no alignment fits, and one past a block of rows."""
+    torch.manual_seed(0)
+    lengths = (1001, 530, 530, 9, 1)
+    q, k, v = (torch.randn(sum(lengths), 4, 64, device="cuda", dtype=dtype) for _ in range(3))
+    batch = pack([toy.sequence([5] * n) for n in lengths]).to(torch.device("cuda"))
+    bias = alibi_bias(4, max(lengths), q.device, torch.float32)
+    expected = KERNELS["reference"](q.float(), k.float(), v.float(), batch, bias)
+    found = attention(q, k, v, batch, bias=bias.to(dtype))
+    torch.testing.assert_close(found.float(), expected, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.gpu
@@ -95,10 +128,19 @@ def test_varlen_equals_the_reference() -> None:
     torch.testing.assert_close(KERNELS["varlen"](q, k, v, batch).float(), expected, atol=2e-2, rtol=2e-2)
 
 
-def test_packed_equals_one_by_one() -> None:
+@pytest.mark.parametrize(
+    ("config", "tasks"),
+    [
+        (toy.config(), (0, 0, 2, -1)),
+        (toy.jinabert_config(), (-1, -1, -1, -1)),
+        (toy.jinabert_config(qk_post_norm=True, lora_adaptations=("one",)), (0, 0, 0, -1)),
+    ],
+    ids=["v3", "JinaBERT", "JinaBERT qk-post-norm"],
+)
+def test_packed_equals_one_by_one(config: ModelConfig, tasks: tuple[int, ...]) -> None:
     """Hidden states of a pack are those of its sequences run alone."""
-    encoder: Encoder = toy.encoder()
-    rows = [toy.sequence([0, *range(5, 5 + n), 2], task) for n, task in ((9, 0), (3, 0), (3, 2), (1, -1))]
+    encoder: Encoder = toy.encoder(config)
+    rows = [toy.sequence([0, *range(5, 5 + n), 2], task) for n, task in zip((9, 3, 3, 1), tasks, strict=True)]
     packed = encoder(pack(rows))
     alone = torch.cat([encoder(pack([row])) for row in rows])
     torch.testing.assert_close(packed, alone, atol=ATOL, rtol=1e-5)

@@ -16,7 +16,16 @@ from tests import toy
 CONFIGS = {
     "five tasks": toy.config(rotary_emb_base=12345.0, lora_alpha=3.0, torch_dtype="bfloat16"),
     "no tasks, no pooler": toy.config(lora_adaptations=(), task_instructions={}, pooler=False, torch_dtype="bfloat16"),
+    "JinaBERT": toy.jinabert_config(torch_dtype="bfloat16"),
+    "JinaBERT qk-post-norm": toy.jinabert_config(
+        qk_post_norm=True, feed_forward_type="reglu", pooler=False, bos_token_id=None, torch_dtype="bfloat16"
+    ),
 }
+WAYS = [
+    pytest.param(config, *way, id=f"{name}, {'-'.join(way)}")
+    for name, config in CONFIGS.items()
+    for way in permutations([layout for layout in LAYOUTS if LAYOUTS[layout].holds(config)], 2)
+]
 
 
 def bits(config: ModelConfig) -> dict[str, torch.Tensor]:
@@ -34,8 +43,7 @@ def same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     )
 
 
-@pytest.mark.parametrize("config", [*CONFIGS.values()], ids=CONFIGS)
-@pytest.mark.parametrize(("first", "second"), [*permutations(LAYOUTS, 2)])
+@pytest.mark.parametrize(("config", "first", "second"), WAYS)
 def test_there_and_back(config: ModelConfig, first: str, second: str, tmp_path: Path) -> None:
     """Config and bits survive first -> second -> first, in one file or in shards."""
     state = bits(config)

@@ -1,0 +1,62 @@
+"""One connection: uvicorn's, with an end to its patience. It would wait for ever for a request's head, and for a reader."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from uvicorn import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+UNREAD_SECONDS = 60
+"""Time for a client to take more of an answer; after it the kernel closes the connection (on Linux)."""
+
+
+class Connection(H11Protocol):
+    """A connection where a request's head has `head_seconds` to arrive, counted from its first byte or, on a new
+    connection, from the beginning. Between requests uvicorn's keep-alive time holds, as ever.
+    """
+
+    def __init__(
+        self,
+        head_seconds: float,
+        *,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, object],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._head_seconds = head_seconds
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The time of the first head begins."""
+        super().connection_made(transport)
+        raw = transport.get_extra_info("socket")
+        if hasattr(socket, "TCP_USER_TIMEOUT") and raw.family in (socket.AF_INET, socket.AF_INET6):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_SECONDS * 1000)
+        self._keep_time()
+
+    def data_received(self, data: bytes) -> None:
+        """The time of a head begins or ends."""
+        super().data_received(data)
+        self._keep_time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing to wait for any more."""
+        super().connection_lost(exc)
+        self._stop_time()
+
+    def _keep_time(self) -> None:
+        """The clock runs while no request is being answered, also where a refused one still sends its body."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_time()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(self._head_seconds, self.transport.close)
+
+    def _stop_time(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
