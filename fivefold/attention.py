@@ -34,9 +34,12 @@ def rotary_tables(positions: Tensor, head_dim: int, base: float, dtype: torch.dt
 
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate x [T, N, H] by its position; half-split pairing: dimension j turns with j + H/2."""
+    """Rotate x [T, N, H] by its position; half-split pairing: dimension j turns with j + H/2.
+
+    Under autocast the tables are wider than x, whose precision is kept.
+    """
     a, b = x.chunk(2, dim=-1)  # [T, N, H/2] each
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
 
 
 def alibi_slopes(heads: int) -> list[float]:

@@ -97,7 +97,9 @@ class LoRALinear(LoRALayer):
         """x [T, in] -> [T, out]."""
         y = F.linear(x, self.weight, self.bias)
         for tokens, A, B, scaling in self.terms(task_slices):
-            y[tokens].addmm_(F.linear(x[tokens], A), B.T, alpha=scaling)  # [t, R] [R, out]
+            y[tokens].addmm_(
+                F.linear(x[tokens], A), B.T.to(y.dtype), alpha=scaling
+            )  # [t, R] [R, out]; autocast narrows y
         return y
 
     @torch.no_grad()

@@ -43,10 +43,12 @@ print(documents @ query)
    cuts it. They are the most frequent in text and dictionaries of the 30 languages that jina-embeddings-v3 is tuned for.
 2. **Distillation** against the same multilingual-e5-small: every language of a sentence aims at the teacher's vector of the
    English one; passages and monolingual text aim at their own. Loss: 10 (1 - cos) + KL of in-batch similarities, also over the
-   Matryoshka prefixes. About an hour on two CPU cores ({tokens}); the word table stayed frozen.
-3. **Adapters**, rank {rank}, body frozen, a few minutes each: retrieval (query and passage with their prompts; in-batch
-   contrast, held to the teacher's ranking), text-matching (CoSENT on STS-B train, translations in contrast), classification
-   and separation (supervised contrast on topics and intents, held to the teacher's similarities).
+   Matryoshka prefixes. {tokens}; the word table stayed frozen.
+3. **Pairs**: translations beside English, and queries with their passages, in contrast both ways; every batch of one source and
+   language.
+4. **Adapters**, rank {rank}, body frozen: retrieval (query and passage with their prompts, in contrast; sentences and the
+   passage around them, also in another language), text-matching (CoSENT on STS-B train, translations in contrast),
+   classification (a text, one of its class, seven of others, in contrast), separation (CoSENT over labels).
 
 The word table is stored in the teacher's own 4-bit blocks, other matrices in 8 bits with a scale for each row, adapters in
 16 bits. The scripts are in `fivefold/train`.

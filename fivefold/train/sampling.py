@@ -39,12 +39,16 @@ class Example:
 Draw = Callable[[Generator], Example]
 
 
-class _Spoken(Protocol):
+class Spoken(Protocol):
+    """A row that says its language."""
+
     @property
-    def lang(self) -> str: ...
+    def lang(self) -> str:
+        """Its code."""
+        ...
 
 
-Row = TypeVar("Row", bound=_Spoken)
+Row = TypeVar("Row", bound=Spoken)
 
 
 class ByLanguage(Generic[Row]):
