@@ -287,6 +287,18 @@ def _model_options(add: Parser) -> None:
         metavar="N",
         help="tokens of one forward pass; less saves memory (default: 2048 on a CPU, 32768 on a GPU)",
     )
+    add.add_argument(
+        "--adapter",
+        action="append",
+        metavar="NAME=FOLDER",
+        help="one more task: a LoRA that PEFT saved for this model; may be given several times (default: none)",
+    )
+    add.add_argument(
+        "--prompt",
+        action="append",
+        metavar="NAME=TEXT",
+        help="what goes before every text of a task (default: the checkpoint's own; nothing for an --adapter)",
+    )
 
 
 def _source_options(add: Parser) -> None:
@@ -334,7 +346,7 @@ COMMANDS = (
         "serve",
         "Answer over HTTP: Jina's, OpenAI's and TEI's APIs, and a page to try them.",
         _serve_options,
-        "Every option without a fixed list can also stand in the environment, as FIVEFOLD_ and its name:\n"
+        "Every option without a fixed list, but for --prompt, can also stand in the environment, as FIVEFOLD_ and its name:\n"
         "FIVEFOLD_MAX_QUEUE_TOKENS=65536. The command line wins. --device takes several, with commas between:\n"
         "one queue feeds them all. SIGTERM finishes what was accepted.",
     ),

@@ -154,7 +154,11 @@ class Embedder:
         where = _device("cpu" if device is None and backend == "onnx" else device)
         precision = _dtype(dtype, where)
         folder = resolve(
-            str(model), revision=revision, local_files_only=local_files_only, accept_license=accept_license
+            str(model),
+            revision=revision,
+            local_files_only=local_files_only,
+            accept_license=accept_license,
+            graph=backend == "onnx",
         )
         config, opened = BACKENDS[backend](folder, precision, where, adapters or {})
         return cls(

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fivefold import Embedder, __version__
+from fivefold.checkpoint import save_adapter
 from fivefold.cli import COMMANDS, main, parser
 
 ROWS = [
@@ -370,6 +371,17 @@ def test_similarity_of_two_and_of_three(run, embedder: Embedder) -> None:
     assert np.allclose(np.diag(found["similarity"]), 1, atol=1e-5) and len(found["similarity"]) == 3
     assert len(run("similarity", "a", "b", "c")[1].splitlines()) == 4
     assert run("similarity", "alone")[0] == 2
+
+
+def test_an_adapter_by_name(run, tiny_folder: Path, tmp_path: Path, embedder: Embedder) -> None:
+    save_adapter(tiny_folder, tmp_path / "a", task="retrieval.query")
+    named = ("--adapter", f"mine={tmp_path / 'a'}", "--prompt", f"mine={embedder.config.prompt('retrieval.query')}")
+    said = json.loads(run("similarity", "a fox", "ein Fuchs", "--json", "--task", "mine", *named)[1])
+    vectors = embedder.encode(["a fox", "ein Fuchs"], task="retrieval.query")
+    np.testing.assert_allclose(said["similarity"][0][1], vectors[0] @ vectors[1], atol=1e-5)
+    for wrong in (("--adapter", "mine"), ("--adapter", "=a"), (*named, *named[:2])):
+        status, _, error = run("similarity", "a", "b", *wrong)
+        assert status == 2 and "write NAME=VALUE, once for each task" in error
 
 
 def test_info_for_people_and_programs(run, tiny_folder: Path) -> None:

@@ -24,7 +24,20 @@ def load_embedder(args: Namespace) -> Embedder:
         local_files_only=args.local_files_only,
         accept_license=args.accept_license,
         max_batch_tokens=args.max_batch_tokens,
+        adapters=_by_task("--adapter", args.adapter),
+        prompts=_by_task("--prompt", args.prompt),
     )
+
+
+def _by_task(option: str, given: list[str] | None) -> dict[str, str]:
+    """NAME=VALUE words as a mapping."""
+    found: dict[str, str] = {}
+    for word in given or ():
+        task, equals, value = word.partition("=")
+        if not (task and equals) or task in found:
+            raise InputError(f"{option} {word!r}: write NAME=VALUE, once for each task")
+        found[task] = value
+    return found
 
 
 def resolve_folder(model: str, args: Namespace) -> Path:

@@ -118,6 +118,7 @@ class Settings:
             "revision": self.text("revision", "") or None,
             "local_files_only": self.switch("local_files_only"),
             "accept_license": self.switch("accept_license"),
+            "adapter": self.words("adapter"),
         }
         return load_embedder(Namespace(**{**vars(self.args), **chosen}))
 

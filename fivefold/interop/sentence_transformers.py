@@ -123,10 +123,12 @@ class Transformer(InputModule):
         return Tokenizer(self.tokenizer, self.encoder.config)
 
     def _task(self, task: str | None) -> str | None:
-        """The model's name of a task, a role or none."""
-        if task is None:
-            return self.default_task
-        return task if task in self.encoder.config.lora_adaptations else ROLES.get(task, task)
+        """The model's name of a task, a role or none; a model without retrieval tasks makes nothing of roles."""
+        known = self.encoder.config.lora_adaptations
+        role = ROLES.get(task or "")
+        if role is not None and task not in known:
+            task = role if role in known else None
+        return self.default_task if task is None else task
 
     def preprocess(
         self,
