@@ -7,13 +7,14 @@ DEMO := .fivefold-demo
 CORPUS := examples/corpus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients test-browser screenshot fuzz soak check bench docs clean
+.PHONY: help demo test test-clients test-browser test-matrix screenshot fuzz soak check bench docs clean
 
 help:
 	@echo "make demo    install, embed a small multilingual corpus, ask it questions"
 	@echo "make test    install with the test tools, run the tests"
 	@echo "make test-clients  other people's clients against the server"
 	@echo "make test-browser  the playground in Chromium; make screenshot takes its picture"
+	@echo "make test-matrix   the tests of transformers' and sentence-transformers' classes, on older releases of both"
 	@echo "make fuzz    hostile requests against the server, half an hour"
 	@echo "make soak    ten minutes of twice what the server can take"
 	@echo "make check   linter and strict type checker"
@@ -52,6 +53,16 @@ test-clients: $(VENV)/dev.stamp
 	if command -v npm >/dev/null; then cd tests/clients/node && npm install --silent; fi
 	$(VENV)/bin/python -m pytest -m clients
 
+# Each pair of releases is laid over the environment, whose own are the newest.
+MATRIX := 5.4.0/6.0.0 5.17.0/6.1.0
+test-matrix: $(VENV)/dev.stamp
+	@for pair in $(MATRIX); do over=.matrix/$$pair; \
+		test -d $$over || { $(PIP) --target $$over transformers==$${pair%/*} && \
+			$(PIP) --target $$over --no-deps sentence-transformers==$${pair#*/}; } || { rm -rf $$over; exit 1; }; \
+		echo "== transformers $${pair%/*}, sentence-transformers $${pair#*/}"; \
+		PYTHONPATH=$$over $(VENV)/bin/python -m pytest tests/interop tests/test_peft.py tests/golden/test_native.py || exit 1; \
+	done
+
 $(VENV)/browser.stamp: $(VENV)/dev.stamp
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
 		{ echo "This needs Chromium: sudo apt-get install chromium"; exit 1; }
@@ -84,5 +95,5 @@ docs: $(VENV)/run.stamp
 	$(VENV)/bin/python docs/cli_help.py
 
 clean:
-	rm -rf $(VENV) $(DEMO) tests/clients/node/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .matrix $(DEMO) tests/clients/node/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
