@@ -21,7 +21,7 @@ from fivefold.errors import FivefoldError, TruncationWarning
 
 Parser = argparse.ArgumentParser
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16", "int8", "auto")
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 INPUT_FORMATS = ("text", "lines", "jsonl", "csv", "tsv", "parquet")
 OUTPUT_FORMATS = ("npy", "jsonl", "parquet")
@@ -280,7 +280,11 @@ def _model_options(add: Parser) -> None:
     add.add_argument(
         "--backend", choices=BACKENDS, default="torch", help="onnx is ONNX Runtime, on a CPU (default: torch)"
     )
-    add.add_argument("--dtype", choices=DTYPES, help="of the weights (default: float32 on a CPU, bfloat16 on a GPU)")
+    add.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="of the weights; auto takes the fastest that keeps quality (default: float32 on a CPU, bfloat16 on a GPU)",
+    )
     add.add_argument(
         "--max-batch-tokens",
         type=int,

@@ -409,9 +409,9 @@ def test_convert_writes_a_model_that_gives_the_same_vectors(
 
 def test_choices_are_those_of_the_library() -> None:
     """The command line states them itself, to stay quick; this holds them to the tables that decide."""
-    from fivefold import cli, embedder, layouts, vectors
+    from fivefold import cli, embedder, layouts, quantization, vectors
 
-    assert cli.DTYPES == tuple(embedder.DTYPES)
+    assert cli.DTYPES == quantization.DTYPES
     assert cli.PRECISIONS == tuple(vectors.PRECISIONS)
     assert cli.LAYOUTS == tuple(layouts.LAYOUTS)
     limits = f"{embedder.MAX_BATCH_TOKENS['cpu']} on a CPU, {embedder.MAX_BATCH_TOKENS['cuda']} on a GPU"

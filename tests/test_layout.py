@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "fivefold"
 # Reading order: a file of the core imports only files before it.
 CORE = (
     "errors",
+    "cores",
     "config",
     "sequence",
     "tokenizer",
@@ -23,6 +24,7 @@ CORE = (
     "attention",
     "lora",
     "model",
+    "quantization",
     "heads",
     "pooling",
     "vectors",

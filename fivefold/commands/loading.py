@@ -5,7 +5,10 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
+import torch
+
 from fivefold import hub
+from fivefold.cores import available
 from fivefold.embedder import Embedder
 from fivefold.errors import InputError
 
@@ -14,7 +17,8 @@ NO_TASK_WORD = "none"
 
 
 def load_embedder(args: Namespace) -> Embedder:
-    """The model that --model and its companions ask for."""
+    """The model that --model and its companions ask for, on no more threads than a container's limit lets run."""
+    torch.set_num_threads(min(torch.get_num_threads(), available()))
     return Embedder.load(
         args.model,
         device=args.device,

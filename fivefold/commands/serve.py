@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from fivefold.commands.loading import load_embedder
+from fivefold.cores import available
 from fivefold.embedder import Embedder
 from fivefold.errors import InputError, MissingExtraError
 
 try:
     from fivefold.serve.app import create_app
-    from fivefold.serve.cores import available
     from fivefold.serve.limits import BODY_SECONDS, WAITING_BATCHES, Limits
     from fivefold.serve.metrics import Metrics
     from fivefold.serve.server import log_to_stdout

@@ -24,11 +24,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from fivefold.checkpoint import load_encoder, write
-from fivefold.embedder import DTYPES
 from fivefold.errors import InputError
 from fivefold.hub import resolve
 from fivefold.model import Encoder
 from fivefold.packing import PackedBatch, pack
+from fivefold.quantization import FLOATS
 from fivefold.sequence import Sequence as Tokens
 from fivefold.shards import read_json
 from fivefold.tokenizer import Tokenizer, check_texts
@@ -187,9 +187,9 @@ class Transformer(InputModule):
 
 
 def _dtype(name: Any) -> torch.dtype:
-    found = name if isinstance(name, torch.dtype) else DTYPES.get(name or "float32")
+    found = name if isinstance(name, torch.dtype) else FLOATS.get(name or "float32")
     if found is None:
-        raise InputError(f"unknown dtype {name!r}; choose one of: {', '.join(DTYPES)}")
+        raise InputError(f"unknown dtype {name!r}; choose one of: {', '.join(FLOATS)}")
     return found
 
 
