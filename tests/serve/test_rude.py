@@ -91,22 +91,12 @@ def test_heavy_requests(tiny: Target, kind: Callable[..., object]) -> None:
     tiny.attack(kind, "quick")
 
 
-def ask_again(connection: socket.socket) -> None:
-    """One request on a connection that stays."""
-    connection.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
-    answer = b""
-    while not answer.endswith(b'{"status":"alive"}'):
-        assert (part := connection.recv(1000)), "the connection was closed"
-        answer += part
-    assert b" 200 " in answer
-
-
 def test_a_head_that_does_not_come_and_an_answer_that_is_not_read(tiny_folder: Path) -> None:
     """Neither holds a connection for long: a byte now and then is no request, and a server cannot wait for all."""
     with Target(tiny_folder, "--body-seconds", "1") as target:
         silent, dripping = rude.connect(target.port), rude.connect(target.port)
         idle = rude.connect(target.port)
-        ask_again(idle)
+        rude.ask_again(idle)
         begun = time.monotonic()
         with pytest.raises(ConnectionError):
             while time.monotonic() - begun < 10:
@@ -114,7 +104,7 @@ def test_a_head_that_does_not_come_and_an_answer_that_is_not_read(tiny_folder: P
                 time.sleep(0.1)
         assert time.monotonic() - begun > 0.5
         assert silent.recv(10) == b""
-        ask_again(idle)  # between two requests a connection has the keep-alive time
+        rude.ask_again(idle)  # between two requests a connection has the keep-alive time
         for connection in (silent, dripping, idle):
             connection.close()
 
