@@ -9,9 +9,6 @@ from fivefold import hub
 from fivefold.embedder import Embedder
 from fivefold.errors import InputError
 
-NO_TASK_WORD = "none"
-"""What to write on the command line or in a task column for the body without an adapter."""
-
 
 def load_embedder(args: Namespace) -> Embedder:
     """The model that --model and its companions ask for."""
@@ -51,8 +48,13 @@ def written(folder: Path, what: str) -> str:
     return f"{folder}: {what}, {len(files)} files, {sum(f.stat().st_size for f in files):,} bytes"
 
 
-def task_name(word: str | None, default: str | None) -> str | None:
-    """A task as written -> a task name: nothing is `default`, `none` is no adapter."""
-    if word is None:
-        return default
-    return None if word == NO_TASK_WORD else word
+def counts(word: str, option: str) -> tuple[int, int]:
+    """`4` or `1-4` -> the least and the most."""
+    least, _, most = word.partition("-")
+    try:
+        found = int(least), int(most or least)
+    except ValueError:
+        raise InputError(f"{option} must be a number, or a range such as 1-4, got {word!r}") from None
+    if not 0 <= found[0] <= found[1] or (found[1] and not found[0]):
+        raise InputError(f"{option} must be a range from 1 up, the least first, such as 1-4, got {word!r}")
+    return found
