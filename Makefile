@@ -7,11 +7,12 @@ DEMO := .fivefold-demo
 CORPUS := examples/corpus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients test-browser test-matrix screenshot fuzz soak check bench docs clean
+.PHONY: help demo test test-ray test-clients test-browser test-matrix screenshot fuzz soak check bench bench-jobs docs clean
 
 help:
 	@echo "make demo    install, embed a small multilingual corpus, ask it questions"
 	@echo "make test    install with the test tools, run the tests"
+	@echo "make test-ray  jobs and servers on Ray"
 	@echo "make test-clients  other people's clients against the server"
 	@echo "make test-browser  the playground in Chromium; make screenshot takes its picture"
 	@echo "make test-matrix   the tests of transformers' and sentence-transformers' classes, on older releases of both"
@@ -19,6 +20,7 @@ help:
 	@echo "make soak    ten minutes of twice what the server can take"
 	@echo "make check   linter and strict type checker"
 	@echo "make bench   measurements, as tables and JSON"
+	@echo "make bench-jobs  what a job costs, two workers, twenty kills, a full disk; half an hour"
 	@echo "make docs    write the generated parts of docs/"
 	@echo "make clean   remove what the others made"
 
@@ -42,6 +44,18 @@ demo: $(VENV)/run.stamp
 
 test: $(VENV)/dev.stamp
 	$(VENV)/bin/python -m pytest
+
+$(VENV)/ray.stamp: $(VENV)/dev.stamp
+	$(PIP) --editable '.[dev,ray]'
+	@touch $@
+
+test-ray: $(VENV)/ray.stamp
+	$(VENV)/bin/python -m pytest tests/jobs/test_cluster.py tests/serve/test_replicas.py
+
+bench-jobs: $(VENV)/ray.stamp
+	$(VENV)/bin/python bench/jobs.py
+	$(VENV)/bin/python bench/jobs.py --kill-rounds 20 --rows 20000
+	sudo $(VENV)/bin/python bench/jobs.py --full-disk
 
 # uv finds in seconds which versions of so many packages fit together; pip does not find them.
 # infinity-client asks for an older httpx than the other clients, and works with theirs.

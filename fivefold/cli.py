@@ -23,7 +23,7 @@ Parser = argparse.ArgumentParser
 
 DTYPES = ("float32", "bfloat16", "float16", "int8", "auto")
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
-INPUT_FORMATS = ("text", "lines", "jsonl", "csv", "tsv", "parquet")
+INPUT_FORMATS = ("text", "lines", "jsonl", "csv", "tsv", "parquet", "arrow")
 OUTPUT_FORMATS = ("npy", "jsonl", "parquet")
 BACKENDS = ("torch", "onnx")
 EXPORT_FORMATS = ("onnx",)
@@ -153,6 +153,104 @@ def _embed_options(add: Parser) -> None:
     _model_options(add)
 
 
+def _batch_options(add: Parser) -> None:
+    add.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="files, folders, or URLs of either, such as s3://bucket/rows"
+    )
+    add.add_argument(
+        "--output",
+        metavar="DIR",
+        help="folder or URL for Parquet parts and the record of what is done (no default: required but for --dry-run)",
+    )
+    add.add_argument(
+        "--store",
+        metavar="URL",
+        help="send vectors to a vector store, such as lancedb:///folder/table; --output then holds what is on its way "
+        "(default: they stay in --output)",
+    )
+    _corpus_options(add)
+    _worker_options(add)
+    add.add_argument(
+        "--update", action="store_true", help="embed parts again whose rows changed (default: refuse, and name them)"
+    )
+    add.add_argument(
+        "--strict", action="store_true", help="exit with an error if a row failed (default: only say how many did)"
+    )
+    add.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check all rows, embed a few, say what time, space and memory the job will take (default: do the job)",
+    )
+    add.add_argument("--json", action="store_true", help="print JSON and no progress (default: text for people)")
+    _task_option(add, "retrieval.passage")
+    _vector_options(add)
+    _model_options(add)
+
+
+def _corpus_options(add: Parser) -> None:
+    add.add_argument(
+        "--input-format",
+        choices=INPUT_FORMATS,
+        help="text is one text a file, lines one a line (default: by the file's suffix; text for suffixes nobody knows)",
+    )
+    add.add_argument(
+        "--field", default="text", metavar="NAME", help="column or key that holds the text (default: text)"
+    )
+    add.add_argument(
+        "--id-field",
+        metavar="NAME",
+        help="column or key with each row's id, a text or a whole number (default: the file and the row's number; the path of "
+        "a text file)",
+    )
+    add.add_argument(
+        "--task-field",
+        metavar="NAME",
+        help="column or key with each row's task; an empty cell means --task (default: --task for all)",
+    )
+    add.add_argument(
+        "--chunk-tokens",
+        type=int,
+        metavar="N",
+        help="late chunking: read each text as a whole and write one row for each chunk of at most N tokens, with the id "
+        "document#n, the document's id and the chunk's character span (default: off, one row a text)",
+    )
+    add.add_argument(
+        "--no-truncate",
+        action="store_true",
+        help="count a text longer than the limit as failed (default: cut it, and say how many were)",
+    )
+    add.add_argument(
+        "--max-length", type=int, metavar="N", help="tokens a text may have (default: all the model can read)"
+    )
+    add.add_argument(
+        "--part-rows",
+        type=int,
+        default=2048,
+        metavar="N",
+        help="rows that are done, or done again, together (default: 2048)",
+    )
+
+
+def _worker_options(add: Parser) -> None:
+    add.add_argument(
+        "--workers",
+        default="0",
+        metavar="N|MIN-MAX",
+        help="models on Ray, as many as there is work for within a range; 0 is this process without Ray (default: 0)",
+    )
+    add.add_argument(
+        "--worker-cpus", type=float, default=1, metavar="N", help="processor cores of a worker (default: 1)"
+    )
+    add.add_argument(
+        "--worker-gpus", type=float, default=0, metavar="N", help="GPUs of a worker, or a part of one (default: 0)"
+    )
+    add.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="a Ray cluster; auto finds it (default: one of its own on this machine)",
+    )
+
+
 def _search_options(add: Parser) -> None:
     add.add_argument(
         "sources",
@@ -253,6 +351,21 @@ def _serve_options(add: Parser) -> None:
     for name, help_text in LIMIT_OPTIONS.items():
         add.add_argument(f"--{name}", type=int, metavar="N", help=help_text)
     add.add_argument(
+        "--ray", action="store_true", help="serve from replicas on Ray Serve (default: from this process, without Ray)"
+    )
+    add.add_argument(
+        "--replicas",
+        metavar="N|MIN-MAX",
+        help="with --ray: how many, within a range as many as there are requests for (default: 1)",
+    )
+    add.add_argument("--replica-cpus", type=int, metavar="N", help="with --ray: processor cores of each (default: 1)")
+    add.add_argument("--replica-gpus", type=int, metavar="N", help="with --ray: GPUs of each (default: 0)")
+    add.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="with --ray: deploy on a Ray cluster and leave; auto finds it (default: a Ray of its own, until a signal)",
+    )
+    add.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="(default: info)"
     )
     _model_options(add)
@@ -336,6 +449,14 @@ COMMANDS = (
         "Reads plain text, lines, JSONL, CSV, TSV or Parquet; writes npy, JSONL or Parquet. JSONL and\n"
         "Parquet keep every column of the input and add the vector. A row that cannot be read or embedded\n"
         "stops the run and is named.",
+    ),
+    Command(
+        "batch",
+        "Turn a whole corpus into vectors: on several cores, GPUs or machines, going on where it was stopped.",
+        _batch_options,
+        "Reads JSONL, CSV, TSV, Parquet, Arrow, lines, and folders of them or of text files; writes Parquet or a\n"
+        "vector store. Started again, it does what is missing and nothing twice. Rows that fail are named in\n"
+        "_fivefold/errors.jsonl of the output, and the job goes on.",
     ),
     Command(
         "search",

@@ -225,7 +225,7 @@ class Embedder:
             read = self.tokenizer.rounds(listed, tasks, max_length=limit, truncate=truncate)
             for start, sequences, cut in read:
                 cuts.append(cut)
-                rounds.append(self._embed(sequences, form, bar, start))
+                rounds.append(self.embed(sequences, form, bar, start))
         _warn_of_cuts(cuts, limit)
         vectors = np.concatenate(rounds)
         return vectors[0] if isinstance(texts, str) else vectors
@@ -295,7 +295,7 @@ class Embedder:
         sequences, cut = self.tokenizer.sequences(listed, tasks, max_length=limit, truncate=truncate, offsets=True)
         _warn_of_cuts([cut], limit)
         each_token = [Sequence(s.input_ids, s.task_id, _singles(len(s)), s.offsets) for s in sequences]
-        vectors = self._embed(each_token, form)
+        vectors = self.embed(each_token, form)
         ends = np.cumsum([len(s) for s in sequences])[:-1]
         parts = np.split(vectors, ends) if sequences else []
         found = [
@@ -343,7 +343,7 @@ class Embedder:
         tokens = self.tokenizer.tokens(document, task)
         token_spans = chunking.token_spans(tokens, char_spans)
         parts = chunking.windows(tokens, token_spans, task_id=task_id, max_length=limit, overlap=overlap)
-        vectors = self._embed([w.sequence for w in parts], form)
+        vectors = self.embed([w.sequence for w in parts], form)
         order = np.argsort([c for w in parts for c in w.chunks], kind="stable")
         return ChunkVectors(
             vectors[order], np.array(char_spans, dtype=np.int32).reshape(-1, 2), [document[a:b] for a, b in char_spans]
@@ -390,9 +390,7 @@ class Embedder:
             self.tokenizer.room(task, limit)
         return limit
 
-    def _embed(
-        self, sequences: list[Sequence], form: VectorForm, bar: tqdm[Any] | None = None, first: int = 0
-    ) -> Array:
+    def embed(self, sequences: list[Sequence], form: VectorForm, bar: tqdm[Any] | None = None, first: int = 0) -> Array:
         """Vectors of all spans of all sequences, in the order given; `first` is the first text's number, for errors."""
         counts = np.array([len(s.spans) for s in sequences], dtype=np.int64)
         ends = counts.cumsum()

@@ -416,7 +416,7 @@ def test_choices_are_those_of_the_library() -> None:
     assert cli.LAYOUTS == tuple(layouts.LAYOUTS)
     limits = f"{embedder.MAX_BATCH_TOKENS['cpu']} on a CPU, {embedder.MAX_BATCH_TOKENS['cuda']} on a GPU"
     with_limits = [command for command in cli.COMMANDS if "--max-batch-tokens" in _help(command)]
-    assert len(with_limits) == 4
+    assert len(with_limits) == 5
     assert all(limits in " ".join(_help(command).split()) for command in with_limits)
 
 

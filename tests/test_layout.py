@@ -38,17 +38,25 @@ CORE = (
     "embedder",
 )
 # Folders below the line: they import the core and themselves, never one another. cli.py imports a command when it runs.
-ROOMS = ("commands", "serve", "train", "interop", "export")
+ROOMS = ("commands", "jobs", "serve", "train", "interop", "export")
 # The doors: commands that start what is in another room, and the one that opens a backend by name.
-DOORS = {"commands.serve": "serve", "commands.export": "export", "embedder": "export"}
+DOORS = {
+    "commands.embed": "jobs",
+    "commands.sinks": "jobs",
+    "commands.batch": "jobs",
+    "commands.serve": "serve",
+    "commands.export": "export",
+    "embedder": "export",
+}
 FACE = ("__init__", "__main__", "cli")
 
 # Libraries the core needs, and where the heavy others live.
 CORE_LIBRARIES = {"torch", "tokenizers", "safetensors", "huggingface_hub", "numpy", "tqdm", "semantic_text_splitter"}
 HOMES = {
     "lancedb": {"commands"},
-    "pyarrow": {"commands"},
-    "filelock": {"commands"},
+    "pyarrow": {"commands", "jobs"},
+    "filelock": {"commands", "jobs"},
+    "fsspec": {"jobs"},
     "transformers": {"train", "interop"},
     "peft": {"train", "interop"},
     "sentence_transformers": {"train", "interop"},
@@ -60,7 +68,7 @@ HOMES = {
     "orjson": {"serve"},
     "prometheus_client": {"serve"},
     "uvicorn": {"serve"},
-    "ray": {"jobs"},
+    "ray": {"jobs", "serve"},
     "onnx": {"export"},
     "onnxruntime": {"export"},
     "mteb": {"evaluate"},

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from fivefold.commands import index
 from fivefold.commands.index import Hit, Index, Passage, Settings
-from fivefold.commands.loading import load_embedder, task_name
+from fivefold.commands.loading import load_embedder
+from fivefold.config import task_name
 from fivefold.embedder import Embedder
 from fivefold.errors import FivefoldError, InputError
 from fivefold.vectors import FloatArray
