@@ -7,12 +7,13 @@ DEMO := .fivefold-demo
 CORPUS := examples/corpus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients test-browser screenshot fuzz soak check bench docs clean
+.PHONY: help demo test test-clients test-stores test-browser screenshot fuzz soak check bench docs clean
 
 help:
 	@echo "make demo    install, embed a small multilingual corpus, ask it questions"
 	@echo "make test    install with the test tools, run the tests"
 	@echo "make test-clients  other people's clients against the server"
+	@echo "make test-stores   vector stores, real engines, started by the tests"
 	@echo "make test-browser  the playground in Chromium; make screenshot takes its picture"
 	@echo "make fuzz    hostile requests against the server, half an hour"
 	@echo "make soak    ten minutes of twice what the server can take"
@@ -51,6 +52,12 @@ test-clients: $(VENV)/dev.stamp
 	$(UV) --no-deps infinity-client
 	if command -v npm >/dev/null; then cd tests/clients/node && npm install --silent; fi
 	$(VENV)/bin/python -m pytest -m clients
+
+test-stores: UV = $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint constraints.txt
+test-stores: $(VENV)/dev.stamp
+	$(PIP) uv
+	$(UV) --editable '.[dev,stores-test]'
+	$(VENV)/bin/python -m pytest tests/jobs/stores -m "stores or not stores"
 
 $(VENV)/browser.stamp: $(VENV)/dev.stamp
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || \

@@ -36,17 +36,36 @@ CORE = (
     "embedder",
 )
 # Folders below the line: they import the core and themselves, never one another. cli.py imports a command when it runs.
-ROOMS = ("commands", "serve", "train", "interop", "export")
+ROOMS = ("commands", "serve", "train", "interop", "export", "jobs")
 # The doors: commands that start what is in another room, and the one that opens a backend by name.
-DOORS = {"commands.serve": "serve", "commands.export": "export", "embedder": "export"}
+DOORS = {
+    "commands.serve": "serve",
+    "commands.export": "export",
+    "commands.search": "jobs",
+    "commands.index": "jobs",
+    "commands.folder": "jobs",
+    "commands.passages": "jobs",
+    "commands.answers": "jobs",
+    "embedder": "export",
+}
 FACE = ("__init__", "__main__", "cli")
 
 # Libraries the core needs, and where the heavy others live.
 CORE_LIBRARIES = {"torch", "tokenizers", "safetensors", "huggingface_hub", "numpy", "tqdm", "semantic_text_splitter"}
 HOMES = {
-    "lancedb": {"commands"},
-    "pyarrow": {"commands"},
-    "filelock": {"commands"},
+    "lancedb": {"commands", "jobs"},
+    "pyarrow": {"commands", "jobs"},
+    "filelock": {"commands", "jobs"},
+    "usearch": {"jobs"},
+    "qdrant_client": {"jobs"},
+    "pymilvus": {"jobs"},
+    "grpc": {"jobs"},
+    "psycopg": {"jobs"},
+    "pgvector": {"jobs"},
+    "chromadb": {"jobs"},
+    "httpx": {"jobs"},
+    "pinecone": {"jobs"},
+    "tenacity": {"jobs"},
     "transformers": {"train", "interop"},
     "peft": {"train", "interop"},
     "sentence_transformers": {"train", "interop"},

@@ -5,8 +5,9 @@ Shapes: N rows, d dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -32,6 +33,11 @@ class Origin:
         """For JSON."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Origin:
+        """Inverse of `to_dict`, also after JSON."""
+        return cls(**{**fields, "probe": tuple(fields["probe"])})
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -41,6 +47,12 @@ class Rows:
     ids: list[str]
     vectors: Array
     columns: pa.Table
+
+    def slices(self, size: int) -> Iterator[Rows]:
+        """The same rows, at most `size` at a time: what one request to a store holds."""
+        for start in range(0, len(self.ids), size):
+            part = slice(start, start + size)
+            yield Rows(self.ids[part], self.vectors[part], self.columns.slice(start, size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +79,10 @@ class Store(Protocol):
         """Store rows for good: those whose id is there are replaced. Doing it twice is the same as once."""
         ...
 
+    def delete(self, document: str) -> None:
+        """Take out the rows whose `document` is this one."""
+        ...
+
     def count(self) -> int:
         """Number of rows."""
         ...
@@ -77,4 +93,13 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Let go of connections and files."""
+        ...
+
+
+@runtime_checkable
+class WordStore(Store, Protocol):
+    """A store that also ranks by words, with an engine of its own."""
+
+    def find_words(self, words: str, *, limit: int) -> list[Hit]:
+        """The rows whose `text` has most of the words, best first; scores are the engine's own."""
         ...
