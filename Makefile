@@ -7,13 +7,14 @@ DEMO := .fivefold-demo
 CORPUS := examples/corpus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ray test-clients test-browser test-matrix screenshot fuzz soak check bench bench-jobs docs clean
+.PHONY: help demo test test-ray test-clients test-stores test-browser test-matrix screenshot fuzz soak check bench bench-jobs docs clean
 
 help:
 	@echo "make demo    install, embed a small multilingual corpus, ask it questions"
 	@echo "make test    install with the test tools, run the tests"
 	@echo "make test-ray  jobs and servers on Ray"
 	@echo "make test-clients  other people's clients against the server"
+	@echo "make test-stores   vector stores, real engines, started by the tests"
 	@echo "make test-browser  the playground in Chromium; make screenshot takes its picture"
 	@echo "make test-matrix   the tests of transformers' and sentence-transformers' classes, on older releases of both"
 	@echo "make fuzz    hostile requests against the server, half an hour"
@@ -76,6 +77,12 @@ test-matrix: $(VENV)/dev.stamp
 		echo "== transformers $${pair%/*}, sentence-transformers $${pair#*/}"; \
 		PYTHONPATH=$$over $(VENV)/bin/python -m pytest tests/interop tests/test_peft.py || exit 1; \
 	done
+
+test-stores: UV = $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint constraints.txt
+test-stores: $(VENV)/dev.stamp
+	$(PIP) uv
+	$(UV) --editable '.[dev,stores-test]'
+	$(VENV)/bin/python -m pytest tests/jobs/stores -m "stores or not stores"
 
 $(VENV)/browser.stamp: $(VENV)/dev.stamp
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || \

@@ -267,7 +267,15 @@ def _search_options(add: Parser) -> None:
     )
     add.add_argument("--top", type=int, default=5, metavar="N", help="passages to show for each query (default: 5)")
     add.add_argument(
+        "--hybrid",
+        action="store_true",
+        help="rank by words too, and fuse both rankings (default: by vector alone)",
+    )
+    add.add_argument(
         "--json", action="store_true", help="print one JSON object for each query (default: text for people)"
+    )
+    add.add_argument(
+        "--store", metavar="URL", help="search what is in a vector store, in place of files (default: files)"
     )
     add.add_argument(
         "--index",
@@ -275,15 +283,43 @@ def _search_options(add: Parser) -> None:
         help="folder of the index (default: one in your cache folder for these sources and settings)",
     )
     add.add_argument("--rebuild", action="store_true", help="make the index anew (default: update what changed)")
+    _passage_options(add)
+    _task_option(
+        add,
+        "retrieval.passage, and retrieval.query for the queries; any other task is used for both; of a store, what it "
+        "was made with",
+    )
+    _dimension_option(add)
+    _model_options(add)
+
+
+def _index_options(add: Parser) -> None:
+    add.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="files, or folders whose .txt, .text, .md and .rst files are taken",
+    )
+    add.add_argument(
+        "--store",
+        required=True,
+        metavar="URL",
+        help="where passages go: lancedb:///folder/table, qdrant://host/name, ... (required, no default)",
+    )
+    _passage_options(add)
+    _task_option(add, "retrieval.passage")
+    _dimension_option(add)
+    _precision_option(add)
+    _model_options(add)
+
+
+def _passage_options(add: Parser) -> None:
     add.add_argument(
         "--lines", action="store_true", help="every line is a passage (default: passages are late chunks of each file)"
     )
     add.add_argument(
         "--chunk-tokens", type=int, default=128, metavar="N", help="longest passage in tokens (default: 128)"
     )
-    _task_option(add, "retrieval.passage, and retrieval.query for the queries; any other task is used for both")
-    _dimension_option(add)
-    _model_options(add)
 
 
 def _similarity_options(add: Parser) -> None:
@@ -381,9 +417,13 @@ def _dimension_option(add: Parser) -> None:
     add.add_argument("--truncate-dim", type=int, metavar="N", help="keep the first N dimensions (default: all)")
 
 
+def _precision_option(add: Parser) -> None:
+    add.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the vectors (default: float32)")
+
+
 def _vector_options(add: Parser) -> None:
     _dimension_option(add)
-    add.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the vectors (default: float32)")
+    _precision_option(add)
     add.add_argument("--no-normalize", action="store_true", help="leave vectors at their length (default: unit length)")
 
 
@@ -463,7 +503,15 @@ COMMANDS = (
         "Find the passages of files that answer a query, in any language.",
         _search_options,
         "The first run embeds the sources into an index; later runs embed only files that changed. The\n"
-        "index belongs to one model, task and number of dimensions, and refuses queries with another.",
+        "index belongs to one model, task and number of dimensions, and refuses queries with another; so\n"
+        "does a vector store, searched with --store.",
+    ),
+    Command(
+        "index",
+        "Put the passages of files into a vector store.",
+        _index_options,
+        "Run again, it replaces each named file's passages. The store keeps which model, task and number of\n"
+        "dimensions its vectors are of, and others are refused.",
     ),
     Command("similarity", "Cosine similarity of texts: a number for two, a table for more.", _similarity_options),
     Command("info", "What a model is: shapes, tasks, prompts, licence, files.", _info_options),

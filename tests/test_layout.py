@@ -46,6 +46,11 @@ DOORS = {
     "commands.batch": "jobs",
     "commands.serve": "serve",
     "commands.export": "export",
+    "commands.search": "jobs",
+    "commands.index": "jobs",
+    "commands.folder": "jobs",
+    "commands.passages": "jobs",
+    "commands.answers": "jobs",
     "embedder": "export",
 }
 FACE = ("__init__", "__main__", "cli")
@@ -53,9 +58,19 @@ FACE = ("__init__", "__main__", "cli")
 # Libraries the core needs, and where the heavy others live.
 CORE_LIBRARIES = {"torch", "tokenizers", "safetensors", "huggingface_hub", "numpy", "tqdm", "semantic_text_splitter"}
 HOMES = {
-    "lancedb": {"commands"},
+    "lancedb": {"commands", "jobs"},
     "pyarrow": {"commands", "jobs"},
     "filelock": {"commands", "jobs"},
+    "usearch": {"jobs"},
+    "qdrant_client": {"jobs"},
+    "pymilvus": {"jobs"},
+    "grpc": {"jobs"},
+    "psycopg": {"jobs"},
+    "pgvector": {"jobs"},
+    "chromadb": {"jobs"},
+    "httpx": {"jobs"},
+    "pinecone": {"jobs"},
+    "tenacity": {"jobs"},
     "fsspec": {"jobs"},
     "transformers": {"train", "interop"},
     "peft": {"train", "interop"},
