@@ -18,8 +18,9 @@ import pytest
 
 from fivefold import Embedder, __version__
 from fivefold.checkpoint import save_adapter
-from fivefold.cli import COMMANDS, main, parser
+from fivefold.cli import main, parser
 from fivefold.jobs.store import Rows
+from fivefold.options import COMMANDS
 
 ROWS = [
     {"id": 7, "text": "a fox", "kind": "retrieval.query"},
@@ -484,13 +485,13 @@ def test_convert_writes_a_model_that_gives_the_same_vectors(
 
 def test_choices_are_those_of_the_library() -> None:
     """The command line states them itself, to stay quick; this holds them to the tables that decide."""
-    from fivefold import cli, embedder, layouts, quantization, vectors
+    from fivefold import embedder, layouts, options, quantization, vectors
 
-    assert cli.DTYPES == quantization.DTYPES
-    assert cli.PRECISIONS == tuple(vectors.PRECISIONS)
-    assert cli.LAYOUTS == tuple(layouts.LAYOUTS)
+    assert options.DTYPES == quantization.DTYPES
+    assert options.PRECISIONS == tuple(vectors.PRECISIONS)
+    assert options.LAYOUTS == tuple(layouts.LAYOUTS)
     limits = f"{embedder.MAX_BATCH_TOKENS['cpu']} on a CPU, {embedder.MAX_BATCH_TOKENS['cuda']} on a GPU"
-    with_limits = [command for command in cli.COMMANDS if "--max-batch-tokens" in _help(command)]
+    with_limits = [command for command in options.COMMANDS if "--max-batch-tokens" in _help(command)]
     assert len(with_limits) == 5
     assert all(limits in " ".join(_help(command).split()) for command in with_limits)
 

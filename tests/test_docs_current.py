@@ -14,7 +14,8 @@ import pytest
 
 import fivefold
 from fivefold.checkpoint import convert
-from fivefold.cli import COMMANDS, parser
+from fivefold.cli import parser
+from fivefold.options import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
