@@ -492,7 +492,7 @@ def test_choices_are_those_of_the_library() -> None:
     assert options.LAYOUTS == tuple(layouts.LAYOUTS)
     limits = f"{embedder.MAX_BATCH_TOKENS['cpu']} on a CPU, {embedder.MAX_BATCH_TOKENS['cuda']} on a GPU"
     with_limits = [command for command in options.COMMANDS if "--max-batch-tokens" in _help(command)]
-    assert len(with_limits) == 5
+    assert len(with_limits) == 6
     assert all(limits in " ".join(_help(command).split()) for command in with_limits)
 
 
