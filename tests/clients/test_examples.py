@@ -13,7 +13,7 @@ import pytest
 from tests.clients.conftest import NANO
 from tests.serve.process import Process
 
-pytestmark = pytest.mark.clients
+pytestmark = [pytest.mark.clients, pytest.mark.filterwarnings("ignore")]  # also of clients in the files before
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NEEDED = {
