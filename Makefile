@@ -7,17 +7,21 @@ DEMO := .fivefold-demo
 CORPUS := examples/corpus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients test-browser screenshot fuzz soak check bench docs clean
+.PHONY: help demo test test-ray test-clients test-stores test-browser test-matrix screenshot fuzz soak check bench bench-jobs docs clean
 
 help:
 	@echo "make demo    install, embed a small multilingual corpus, ask it questions"
 	@echo "make test    install with the test tools, run the tests"
+	@echo "make test-ray  jobs and servers on Ray"
 	@echo "make test-clients  other people's clients against the server"
+	@echo "make test-stores   vector stores, real engines, started by the tests"
 	@echo "make test-browser  the playground in Chromium; make screenshot takes its picture"
+	@echo "make test-matrix   the tests of transformers' and sentence-transformers' classes, on older releases of both"
 	@echo "make fuzz    hostile requests against the server, half an hour"
 	@echo "make soak    ten minutes of twice what the server can take"
 	@echo "make check   linter and strict type checker"
 	@echo "make bench   measurements, as tables and JSON"
+	@echo "make bench-jobs  what a job costs, two workers, twenty kills, a full disk; half an hour"
 	@echo "make docs    write the generated parts of docs/"
 	@echo "make clean   remove what the others made"
 
@@ -42,6 +46,18 @@ demo: $(VENV)/run.stamp
 test: $(VENV)/dev.stamp
 	$(VENV)/bin/python -m pytest
 
+$(VENV)/ray.stamp: $(VENV)/dev.stamp
+	$(PIP) --editable '.[dev,ray]'
+	@touch $@
+
+test-ray: $(VENV)/ray.stamp
+	$(VENV)/bin/python -m pytest tests/jobs/test_cluster.py tests/serve/test_replicas.py
+
+bench-jobs: $(VENV)/ray.stamp
+	$(VENV)/bin/python bench/jobs.py
+	$(VENV)/bin/python bench/jobs.py --kill-rounds 20 --rows 20000
+	sudo $(VENV)/bin/python bench/jobs.py --full-disk
+
 # uv finds in seconds which versions of so many packages fit together; pip does not find them.
 # infinity-client asks for an older httpx than the other clients, and works with theirs.
 test-clients: UV = $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint constraints.txt
@@ -51,6 +67,22 @@ test-clients: $(VENV)/dev.stamp
 	$(UV) --no-deps infinity-client
 	if command -v npm >/dev/null; then cd tests/clients/node && npm install --silent; fi
 	$(VENV)/bin/python -m pytest -m clients
+
+# Each pair of releases is laid over the environment, whose own are the newest.
+MATRIX := 5.4.0/6.0.0 5.17.0/6.1.0
+test-matrix: $(VENV)/dev.stamp
+	@for pair in $(MATRIX); do over=.matrix/$$pair; \
+		test -d $$over || { $(PIP) --target $$over transformers==$${pair%/*} && \
+			$(PIP) --target $$over --no-deps sentence-transformers==$${pair#*/}; } || { rm -rf $$over; exit 1; }; \
+		echo "== transformers $${pair%/*}, sentence-transformers $${pair#*/}"; \
+		PYTHONPATH=$$over $(VENV)/bin/python -m pytest tests/interop tests/test_peft.py || exit 1; \
+	done
+
+test-stores: UV = $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint constraints.txt
+test-stores: $(VENV)/dev.stamp
+	$(PIP) uv
+	$(UV) --editable '.[dev,stores-test]'
+	$(VENV)/bin/python -m pytest tests/jobs/stores -m "stores or not stores"
 
 $(VENV)/browser.stamp: $(VENV)/dev.stamp
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
@@ -84,5 +116,5 @@ docs: $(VENV)/run.stamp
 	$(VENV)/bin/python docs/cli_help.py
 
 clean:
-	rm -rf $(VENV) $(DEMO) tests/clients/node/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .matrix $(DEMO) tests/clients/node/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

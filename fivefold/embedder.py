@@ -29,17 +29,15 @@ from fivefold.model import Encoder
 from fivefold.packing import PackedBatch, pack, plan
 from fivefold.peft import add_adapter
 from fivefold.pooling import pool
+from fivefold.quantization import Precision, choose, prepack
 from fivefold.sequence import IntArray, Sequence
 from fivefold.tokenizer import Cut, Tokenizer, check_texts
 from fivefold.vectors import Array, FloatArray, VectorForm
 
 TaskName = str | None
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # A pack large enough to keep the matrix units busy, small enough that its activations stay cheap.
-MAX_BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
-# Texts tokenised at a time: bounds the memory of a long list while lengths are still sorted over many texts.
-TEXTS_PER_ROUND = 16384
+MAX_BATCH_TOKENS = {"cpu": 2048, "int8": 1024, "cuda": 32768}
 
 
 class Backend(Protocol):
@@ -53,9 +51,10 @@ class Backend(Protocol):
 class TorchBackend:
     """The torch encoder on one device."""
 
-    def __init__(self, encoder: Encoder, device: torch.device) -> None:
+    def __init__(self, encoder: Encoder, device: torch.device, precision: Precision | None = None) -> None:
         self.encoder = encoder.eval()
         self.device = device
+        self.precision = precision or Precision("float32")
 
     @torch.inference_mode()
     def hidden_states(self, batch: PackedBatch) -> torch.Tensor:
@@ -66,8 +65,7 @@ class TorchBackend:
 
 @dataclass(frozen=True, slots=True)
 class TokenVectors:
-    """Every token of one text: vectors [L, d], character offsets [L, 2] ((-1, -1) for special and prompt tokens),
-    ids [L]."""
+    """Every token of one text: vectors [L, d], character offsets [L, 2] ((-1, -1): special and prompt tokens), ids [L]."""
 
     vectors: Array
     offsets: IntArray
@@ -133,7 +131,9 @@ class Embedder:
         Args:
             model: the shipped `v3-nano`, a folder in any known layout, or a hub id such as `jinaai/jina-embeddings-v3`.
             device: `cpu`, `cuda`, `cuda:1`, ...; by default a GPU where there is one.
-            dtype: `float32`, `bfloat16` or `float16`; by default float32 on a CPU and bfloat16 on a GPU.
+            dtype: `float32`, `bfloat16`, `float16`, on a CPU also `int8`, or `auto` for the fastest of them that keeps the
+                vectors' quality (docs/cpu.md); by default float32 on a CPU and bfloat16 on a GPU. Where a processor has no
+                fast `int8`, float32 is used: `embedder.backend.precision` says what and why.
             backend: `torch`, or `onnx` for ONNX Runtime on a CPU: it runs the graph that `fivefold export onnx` wrote into the
                 folder, or makes a float32 one of the weights where there is none.
             revision: branch, tag or commit of a hub model.
@@ -152,18 +152,22 @@ class Embedder:
         if backend not in BACKENDS:
             raise InputError(f"unknown backend {backend!r}; choose one of: {', '.join(BACKENDS)}")
         where = _device("cpu" if device is None and backend == "onnx" else device)
-        precision = _dtype(dtype, where)
+        precision = choose(dtype, where)
         folder = resolve(
-            str(model), revision=revision, local_files_only=local_files_only, accept_license=accept_license
+            str(model),
+            revision=revision,
+            local_files_only=local_files_only,
+            accept_license=accept_license,
+            graph=backend == "onnx",
         )
         config, opened = BACKENDS[backend](folder, precision, where, adapters or {})
+        kind = "int8" if precision.name == "int8" else where.type
+        budget = MAX_BATCH_TOKENS.get(kind, MAX_BATCH_TOKENS["cpu"])
         return cls(
             opened,
             Tokenizer.from_folder(folder, config.with_prompts(prompts or {})),
             model_name=str(model),
-            max_batch_tokens=MAX_BATCH_TOKENS.get(where.type, MAX_BATCH_TOKENS["cpu"])
-            if max_batch_tokens is None
-            else max_batch_tokens,
+            max_batch_tokens=budget if max_batch_tokens is None else max_batch_tokens,
         )
 
     @property
@@ -197,8 +201,8 @@ class Embedder:
 
         Args:
             texts: a string, which gives a 1-D array, or any iterable of strings.
-            task: an adapter for all texts, or a list with one entry a text; `None` is the body without adapter or
-            prompt. truncate_dim: keep the first dimensions, 1 to D; the cut vector is normalised again.
+            task: an adapter for all texts, or a list with one entry a text; `None` is the body without adapter or prompt.
+            truncate_dim: keep the first dimensions, 1 to D; the cut vector is normalised again.
             max_length: tokens a text may have, prompt and special tokens included; by default all the model can read.
             truncate: cut longer texts, with one warning that counts them; False raises instead.
             normalize: unit length, so that a dot product is the cosine.
@@ -218,13 +222,10 @@ class Embedder:
         limit = self._limit(max_length, tasks)
         rounds, cuts = [], []
         with tqdm(total=len(listed), unit="text", disable=not show_progress) as bar:
-            for start in range(0, max(len(listed), 1), TEXTS_PER_ROUND):
-                part = slice(start, start + TEXTS_PER_ROUND)
-                sequences, cut = self.tokenizer.sequences(
-                    listed[part], tasks[part], max_length=limit, truncate=truncate
-                )
+            read = self.tokenizer.rounds(listed, tasks, max_length=limit, truncate=truncate)
+            for start, sequences, cut in read:
                 cuts.append(cut)
-                rounds.append(self._embed(sequences, form, bar, start))
+                rounds.append(self.embed(sequences, form, bar, start))
         _warn_of_cuts(cuts, limit)
         vectors = np.concatenate(rounds)
         return vectors[0] if isinstance(texts, str) else vectors
@@ -294,7 +295,7 @@ class Embedder:
         sequences, cut = self.tokenizer.sequences(listed, tasks, max_length=limit, truncate=truncate, offsets=True)
         _warn_of_cuts([cut], limit)
         each_token = [Sequence(s.input_ids, s.task_id, _singles(len(s)), s.offsets) for s in sequences]
-        vectors = self._embed(each_token, form)
+        vectors = self.embed(each_token, form)
         ends = np.cumsum([len(s) for s in sequences])[:-1]
         parts = np.split(vectors, ends) if sequences else []
         found = [
@@ -321,9 +322,8 @@ class Embedder:
         """Late chunking: read the document as a whole, return a vector for each of its chunks.
 
         Args:
-            document: one text of any length; past the model's length it is read in overlapping windows, and each
-            chunk is
-                pooled in the one window that gives it most context.
+            document: one text of any length; past the model's length it is read in overlapping windows, and each chunk
+                is pooled in the one window that gives it most context.
             chunks: the chunk texts, as they occur in the document, in order.
             spans: or their half-open character spans.
             chunk_tokens: or a size: the document is split at paragraphs, sentences and words into chunks of at most so
@@ -343,7 +343,7 @@ class Embedder:
         tokens = self.tokenizer.tokens(document, task)
         token_spans = chunking.token_spans(tokens, char_spans)
         parts = chunking.windows(tokens, token_spans, task_id=task_id, max_length=limit, overlap=overlap)
-        vectors = self._embed([w.sequence for w in parts], form)
+        vectors = self.embed([w.sequence for w in parts], form)
         order = np.argsort([c for w in parts for c in w.chunks], kind="stable")
         return ChunkVectors(
             vectors[order], np.array(char_spans, dtype=np.int32).reshape(-1, 2), [document[a:b] for a, b in char_spans]
@@ -390,11 +390,8 @@ class Embedder:
             self.tokenizer.room(task, limit)
         return limit
 
-    def _embed(
-        self, sequences: list[Sequence], form: VectorForm, bar: tqdm[Any] | None = None, first: int = 0
-    ) -> Array:
-        """Vectors of all spans of all sequences, in the order given; `first` is the number of the first text, for
-        errors."""
+    def embed(self, sequences: list[Sequence], form: VectorForm, bar: tqdm[Any] | None = None, first: int = 0) -> Array:
+        """Vectors of all spans of all sequences, in the order given; `first` is the first text's number, for errors."""
         counts = np.array([len(s.spans) for s in sequences], dtype=np.int64)
         ends = counts.cumsum()
         empty = form.apply(np.empty((0, self.dimensions), dtype=np.float32))
@@ -426,40 +423,34 @@ def _device(name: str | None) -> torch.device:
     return device
 
 
-def _dtype(name: str | None, device: torch.device) -> torch.dtype:
-    if name is None:
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if name not in DTYPES:
-        raise InputError(f"unknown dtype {name!r}; choose one of: {', '.join(DTYPES)}")
-    return DTYPES[name]
-
-
 Adapters = Mapping[str, str | Path]
 """Folders of tasks beside the model's own, by name."""
 
 
 def _open_torch(
-    folder: Path, dtype: torch.dtype, device: torch.device, adapters: Adapters
+    folder: Path, precision: Precision, device: torch.device, adapters: Adapters
 ) -> tuple[ModelConfig, Backend]:
-    encoder = load_encoder(folder, dtype=dtype, device=device)
+    encoder = load_encoder(folder, dtype=precision.dtype, device=device, int8=precision.name == "int8")
     for name, adapter in adapters.items():
         add_adapter(encoder, name, Path(adapter))
-    return encoder.config, TorchBackend(encoder, device)
+    if device.type == "cpu" and precision.name == "float32":
+        prepack(encoder)
+    return encoder.config, TorchBackend(encoder, device, precision)
 
 
 def _open_onnx(
-    folder: Path, dtype: torch.dtype, device: torch.device, adapters: Adapters
+    folder: Path, precision: Precision, device: torch.device, adapters: Adapters
 ) -> tuple[ModelConfig, Backend]:
     from fivefold.export.runtime import open_onnx  # its libraries are an extra
 
-    if device.type != "cpu" or dtype != torch.float32:
+    if device.type != "cpu" or precision.name != "float32":
         raise InputError("backend 'onnx' runs on a CPU, in the precision of its graph: leave device and dtype out")
     if adapters:
         raise InputError("backend 'onnx' runs the tasks of its graph alone: leave adapters out, or use backend='torch'")
     return open_onnx(folder)
 
 
-BACKENDS: Mapping[str, Callable[[Path, torch.dtype, torch.device, Adapters], tuple[ModelConfig, Backend]]] = {
+BACKENDS: Mapping[str, Callable[[Path, Precision, torch.device, Adapters], tuple[ModelConfig, Backend]]] = {
     "torch": _open_torch,
     "onnx": _open_onnx,
 }

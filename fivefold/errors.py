@@ -11,6 +11,8 @@
     │   └── TensorError         a tensor is missing, left over, misshapen or corrupt
     ├── LicenceError            weights whose licence was not accepted
     ├── NonFiniteError          the model produced NaN or infinity
+    ├── JobError                a batch job cannot go on; what it finished stays
+    ├── StoreError              a vector store cannot be reached, or refused
     └── MissingExtraError       an optional library is not installed           (also an ImportError)
 
     UserWarning
@@ -62,6 +64,14 @@ class LicenceError(FivefoldError):
 
 class NonFiniteError(FivefoldError):
     """The model produced NaN or infinity for a finite input."""
+
+
+class JobError(FivefoldError):
+    """A batch job cannot go on. What it finished stays, and the same command goes on from there."""
+
+
+class StoreError(FivefoldError):
+    """A vector store cannot be reached or used, or refused what it was asked; the message names the store."""
 
 
 class MissingExtraError(FivefoldError, ImportError):

@@ -30,7 +30,8 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 NON_COMMERCIAL = re.compile(r"(^|[-_ ])nc([-_ ]|$)|non-?commercial|research-only|-research($|-)", re.IGNORECASE)
 
 WANTED_FILES = ("*.json", "*.safetensors", "*.model", "README.md", "LICENSE*")
-UNWANTED_FILES = ("onnx/*", "openvino/*", "*.bin", "*.py")
+GRAPH_FILES = ("*model.onnx", "*model.onnx_data")
+UNWANTED_FILES = ("onnx/*.json", "openvino/*", "*.bin", "*.py")
 
 # What the hub client raises -> what to do about it; the first that fits is taken, so subclasses stand first.
 _ADVICE: tuple[tuple[type[BaseException], str], ...] = (
@@ -53,6 +54,7 @@ def resolve(
     revision: str | None = None,
     local_files_only: bool = False,
     accept_license: bool = False,
+    graph: bool = False,
     cache_dir: Path | None = None,
     endpoint: str | None = None,
 ) -> Path:
@@ -63,6 +65,7 @@ def resolve(
         revision: branch, tag or commit of a hub model.
         local_files_only: look in the hub's local cache alone; no network is used.
         accept_license: fetch weights although their licence forbids commercial use.
+        graph: fetch the ONNX graph too, where the model has one.
         cache_dir: where fetched files are kept; the hub client's own place by default.
         endpoint: another hub, by its address.
 
@@ -82,7 +85,8 @@ def resolve(
         )
     if not local_files_only:
         _check_licence(model, revision, accept_license, endpoint)
-    return _fetch(model, revision, local_files_only=local_files_only, cache_dir=cache_dir, endpoint=endpoint)
+    wanted = (*WANTED_FILES, *(GRAPH_FILES if graph else ()))
+    return _fetch(model, revision, wanted, local_files_only=local_files_only, cache_dir=cache_dir, endpoint=endpoint)
 
 
 def licence(info: ModelInfo) -> str | None:
@@ -116,7 +120,13 @@ def _check_licence(model: str, revision: str | None, accepted: bool, endpoint: s
 
 
 def _fetch(
-    model: str, revision: str | None, *, local_files_only: bool, cache_dir: Path | None, endpoint: str | None
+    model: str,
+    revision: str | None,
+    wanted: tuple[str, ...],
+    *,
+    local_files_only: bool,
+    cache_dir: Path | None,
+    endpoint: str | None,
 ) -> Path:
     with _explained(model, revision):
         folder = snapshot_download(
@@ -124,7 +134,7 @@ def _fetch(
             revision=revision,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
-            allow_patterns=list(WANTED_FILES),
+            allow_patterns=list(wanted),
             ignore_patterns=list(UNWANTED_FILES),
             endpoint=endpoint,
         )

@@ -15,15 +15,18 @@ Shapes: T tokens in the pack, K tasks, R rank.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fivefold.errors import InputError
 from fivefold.packing import TaskSlice
 
 TaskSlices = tuple[TaskSlice, ...]
+Product = Callable[[Tensor], Tensor]
+"""x [T, in] -> x W^T + b [T, out], or ids [T] -> rows [T, dim]."""
 
 
 def _bank(*shape: int) -> nn.Parameter | None:
@@ -43,8 +46,9 @@ class Term(nn.Module):
 
 
 class LoRALayer(nn.Module):
-    """What both layers below have: banks, and terms beside them."""
+    """What adapted layers have: banks, and terms beside them. `shape` is that of the matrix, [out, in] or [rows, dim]."""
 
+    shape: tuple[int, int]
     lora_A: nn.Parameter | None
     lora_B: nn.Parameter | None
     scaling: float
@@ -74,6 +78,12 @@ class LoRALayer(nn.Module):
             if found is not None:
                 yield slice(s.start, s.stop), *found
 
+    def merge_task(self, task_id: int) -> None:
+        """Fold one task into the matrix, where there is one of floating point numbers."""
+        raise InputError(
+            "a model in this precision cannot take an adapter into its weights; load it with dtype='float32'"
+        )
+
     def drop_terms(self) -> None:
         """No adapters from here on."""
         self.lora_A = self.lora_B = None
@@ -87,24 +97,29 @@ class LoRALinear(LoRALayer):
         self, in_features: int, out_features: int, *, tasks: int, rank: int, scaling: float, bias: bool = True
     ) -> None:
         super().__init__()
+        self.shape = (out_features, in_features)
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
         self.lora_A = _bank(tasks, rank, in_features)
         self.lora_B = _bank(tasks, out_features, rank)
         self.scaling = scaling
+        self.product: Product | None = None
+        """The matrix in another form (quantization.py), which then has no `weight`."""
 
     def forward(self, x: Tensor, task_slices: TaskSlices) -> Tensor:
         """x [T, in] -> [T, out]."""
-        y = F.linear(x, self.weight, self.bias)
+        y = F.linear(x, self.weight, self.bias) if self.product is None else self.product(x)
         for tokens, A, B, scaling in self.terms(task_slices):
             y[tokens].addmm_(
-                F.linear(x[tokens], A), B.T.to(y.dtype), alpha=scaling
-            )  # [t, R] [R, out]; autocast narrows y
+                (A @ x[tokens].T).T, B.T.to(y.dtype), alpha=scaling
+            )  # [t, R] [R, out]; BLAS is slow at [t, in] [in, R], and autocast narrows y
         return y
 
     @torch.no_grad()
     def merge_task(self, task_id: int) -> None:
         """Fold one task into the weight and drop the banks: W + s B A, computed in float32."""
+        if self.product is not None:
+            super().merge_task(task_id)
         found = self.term(task_id)
         if found is not None:
             A, B, scaling = found
@@ -125,21 +140,26 @@ class LoRAEmbedding(LoRALayer):
 
     def __init__(self, rows: int, dim: int, *, tasks: int, rank: int, scaling: float) -> None:
         super().__init__()
+        self.shape = (rows, dim)
         self.weight = nn.Parameter(torch.empty(rows, dim))
         self.lora_A = _bank(tasks, rows, rank)
         self.lora_B = _bank(tasks, rank, dim)
         self.scaling = scaling
+        self.lookup: Product | None = None
+        """The table in another form (quantization.py), which then has no `weight`."""
 
     def forward(self, ids: Tensor, task_slices: TaskSlices) -> Tensor:
         """ids [T] -> [T, dim]."""
-        y = F.embedding(ids, self.weight)
+        y = F.embedding(ids, self.weight) if self.lookup is None else self.lookup(ids)
         for tokens, A, B, scaling in self.terms(task_slices):
-            y[tokens].addmm_(F.embedding(ids[tokens], A), B, alpha=scaling)  # [t, R] [R, dim]
+            y[tokens].addmm_(F.embedding(ids[tokens], A).to(y), B, alpha=scaling)  # [t, R] [R, dim]
         return y
 
     @torch.no_grad()
     def merge_task(self, task_id: int) -> None:
         """Fold one task into the table and drop the banks: W + s A B, computed in float32."""
+        if self.lookup is not None:
+            super().merge_task(task_id)
         found = self.term(task_id)
         if found is not None:
             A, B, scaling = found
@@ -162,5 +182,5 @@ def _merged(weight: Tensor, delta: Tensor, scaling: float) -> nn.Parameter:
 def merge_task(model: nn.Module, task_id: int) -> None:
     """Fold one task into every adapted layer of `model`, in place; `NO_TASK` just drops the adapters."""
     for module in model.modules():
-        if isinstance(module, LoRALinear | LoRAEmbedding):
+        if isinstance(module, LoRALayer):
             module.merge_task(task_id)

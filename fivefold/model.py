@@ -17,14 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fivefold.attention import alibi_bias, apply_rope, attention, rotary_tables
+from fivefold.attention import alibi_bias, apply_rope, apply_turns, attention, rotary_tables
 from fivefold.config import ModelConfig
 from fivefold.lora import LoRAEmbedding, LoRALinear, TaskSlices, merge_task
 from fivefold.packing import PackedBatch
 
 Rotary = tuple[Tensor, Tensor]
 Positions = Rotary | Tensor
-"""What tells tokens apart by place, made once for all layers: rotary tables, or a bias by distance (attention.py)."""
+"""What tells tokens apart by place, made once for all layers: rotary tables, the same as complex numbers, or a bias by distance
+(attention.py)."""
 
 
 def geglu(z: Tensor) -> Tensor:
@@ -91,10 +92,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, batch: PackedBatch, positions: Positions) -> Tensor:
         """x [T, D] -> [T, D]."""
         q, k, v = self.project(x, batch.task_slices)
-        if isinstance(positions, Tensor):
-            mixed = self.attend(q, k, v, batch, positions)  # [T, N, H]
+        if not isinstance(positions, Tensor):
+            mixed = self.attend(apply_rope(q, *positions), apply_rope(k, *positions), v, batch)  # [T, N, H]
+        elif positions.is_complex():
+            mixed = self.attend(apply_turns(q, positions), apply_turns(k, positions), v, batch)
         else:
-            mixed = self.attend(apply_rope(q, *positions), apply_rope(k, *positions), v, batch)
+            mixed = self.attend(q, k, v, batch, positions)
         out: Tensor = self.out_proj(mixed.flatten(1), batch.task_slices)
         return out
 
@@ -169,6 +172,8 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.paired = False
+        """Whether entries of queries and keys that turn together are neighbours (quantization.py)."""
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         self.pooler = Pooler(config) if config.pooler else None
@@ -189,6 +194,8 @@ class Encoder(nn.Module):
             return alibi_bias(config.num_attention_heads, batch.max_seqlen, x.device, x.dtype)
         places = torch.arange(batch.max_seqlen, device=x.device)
         cos, sin = rotary_tables(places, config.head_dim, config.rotary_emb_base, x.dtype)
+        if self.paired:
+            return torch.complex(cos, sin)[batch.position_ids]
         return cos[batch.position_ids], sin[batch.position_ids]
 
     def merge(self, task: str | None) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fivefold.errors import CheckpointError, InputError, TensorError
 from fivefold.layouts import ADAPTER_FORMS, HEADS, Form, closest
-from fivefold.lora import LoRAEmbedding, LoRALinear
+from fivefold.lora import LoRALayer
 from fivefold.model import Encoder
 from fivefold.shards import Shards, open_adapter_file, read_json
 
@@ -51,7 +51,6 @@ OTHER_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
 
 Pair = tuple[Tensor, Tensor]
 """lora_A [R, I] and lora_B [O, R]."""
-Layer = LoRALinear | LoRAEmbedding
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +119,14 @@ def add_adapter(encoder: Encoder, name: str, folder: Path) -> None:
     config = encoder.config
     if name in config.lora_adaptations:
         raise InputError(f"the model has a task {name!r} already; give the adapter of {folder} another name")
-    weight = encoder.embeddings.word_embeddings.weight
-    layers = {path: layer for path, layer in encoder.named_modules() if isinstance(layer, LoRALinear | LoRAEmbedding)}
+    like = encoder.embeddings.norm.weight
+    layers = {path: layer for path, layer in encoder.named_modules() if isinstance(layer, LoRALayer)}
     for path, (a, b) in _read_terms(Path(folder), layers).items():
-        layers[path].add_term(len(config.lora_adaptations), a.to(weight), b.to(weight))
+        layers[path].add_term(len(config.lora_adaptations), a.to(like), b.to(like))
     encoder.config = replace(config, lora_adaptations=(*config.lora_adaptations, name))
 
 
-def _read_terms(folder: Path, layers: Mapping[str, Layer]) -> dict[str, Pair]:
+def _read_terms(folder: Path, layers: Mapping[str, LoRALayer]) -> dict[str, Pair]:
     """The terms of the layers that a folder adapts, with our names and orientation, the scaling within lora_B."""
     settings, shards, form = open_adapter(folder, (f"{path}.lora_A" for path in layers))
     terms: dict[str, Pair] = {}
@@ -135,7 +134,7 @@ def _read_terms(folder: Path, layers: Mapping[str, Layer]) -> dict[str, Pair]:
     for path, layer in layers.items():
         places = form.place(f"{path}.lora_A"), form.place(f"{path}.lora_B")
         known.update(name for place in places for name in place.names)
-        whole = layer.weight.shape[::-1] if places[0].transposed else layer.weight.shape  # [O, I]
+        whole = layer.shape[::-1] if places[0].transposed else layer.shape  # [O, I]
         shape = whole[0] // len(places[1].names), whole[1]
         pairs = [_pair(shards, names, shape, settings) for names in zip(*(p.names for p in places), strict=True)]
         a, b = _side_by_side(pairs)

@@ -9,7 +9,8 @@ Shapes: L tokens of one text.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,8 @@ from fivefold.config import ModelConfig
 from fivefold.errors import CheckpointError, InputError, MissingFileError, TextTooLongError
 from fivefold.sequence import IntArray, Sequence
 
+TEXTS_PER_ROUND = 16384
+"""Texts read at a time: bounds the memory of a long list while lengths are still sorted over many texts."""
 NOT_TEXT = -1
 """Offset of a token that stands for no character of the text: special tokens and the prompt."""
 
@@ -99,6 +102,29 @@ class Tokenizer:
             self._sequence(e, text, task, max_length, offsets)
             for e, text, task in zip(encodings, texts, tasks, strict=True)
         ], cut
+
+    def rounds(
+        self, texts: list[str], tasks: list[str | None], *, max_length: int, truncate: bool
+    ) -> Iterator[tuple[int, list[Sequence], Cut]]:
+        """`sequences` of many texts, `TEXTS_PER_ROUND` at a time, with the number of the first text of each round.
+
+        While one round is worked on, the next is read on a thread of its own.
+        """
+
+        def read(start: int) -> tuple[int, list[Sequence], Cut]:
+            part = slice(start, start + TEXTS_PER_ROUND)
+            return start, *self.sequences(texts[part], tasks[part], max_length=max_length, truncate=truncate)
+
+        first, *later = range(0, max(len(texts), 1), TEXTS_PER_ROUND)
+        if not later:
+            yield read(first)
+            return
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(read, first)
+            for start in later:
+                ready, ahead = ahead, reader.submit(read, start)
+                yield ready.result()
+            yield ahead.result()
 
     def tokens(self, text: str, task: str | None) -> Tokens:
         """A whole text of any length, with offsets, uncut: for late chunking."""

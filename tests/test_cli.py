@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from fivefold import Embedder, __version__
+from fivefold.checkpoint import save_adapter
 from fivefold.cli import COMMANDS, main, parser
+from fivefold.jobs.store import Rows
 
 ROWS = [
     {"id": 7, "text": "a fox", "kind": "retrieval.query"},
@@ -295,7 +298,7 @@ def test_an_index_is_searched_without_its_sources(run, library: Path, tmp_path: 
 
 
 def test_an_index_refuses_other_dimensions_tasks_and_models(
-    run, library: Path, tmp_path: Path, tiny_folder: Path
+    run, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search(run, library, tmp_path, "--query", "x")
     for more, said in (
@@ -305,11 +308,13 @@ def test_an_index_refuses_other_dimensions_tasks_and_models(
     ):
         status, _, err = search(run, library, tmp_path, "--query", "x", *more)
         assert status == 2 and said in err
-    settings = json.loads((tmp_path / "index" / "settings.json").read_text())
-    settings["probe"] = settings["probe"][::-1]
-    (tmp_path / "index" / "settings.json").write_text(json.dumps(settings))
-    status, _, err = run("search", "--index", tmp_path / "index", "--query", "x")
+    with monkeypatch.context() as patch:  # a model that says something else about the probe
+        patch.setattr("fivefold.jobs.origin.PROBE_TEXT", "der Hund am Fluss")
+        status, _, err = run("search", "--index", tmp_path / "index", "--query", "x")
     assert status == 2 and "other weights" in err
+    (tmp_path / "index" / "settings.json").write_text("{}")
+    status, _, err = search(run, library, tmp_path, "--query", "x")
+    assert status == 2 and "--rebuild" in err
     assert search(run, library, tmp_path, "--query", "x", "--rebuild")[0] == 0
 
 
@@ -318,6 +323,77 @@ def test_lines_are_passages_and_queries_come_from_stdin(run, library: Path, tmp_
     status, answers, _ = search(run, library, tmp_path, "--lines", "--top", "50")
     assert status == 0 and [a["query"] for a in answers] == ["a fox", "ein Fuchs"]
     assert "It's near the river bank." in {hit["text"] for hit in answers[0]["hits"]}
+
+
+# a store in the place of the index
+
+
+def test_files_go_into_a_store_and_are_found_there(run, library: Path, tmp_path: Path, embedder: Embedder) -> None:
+    store = f"lancedb://{tmp_path}/db/things"
+    status, _, err = run("index", library, "--store", store, "--chunk-tokens", "16")
+    assert status == 0 and "3 files indexed" in err and "1 files with other suffixes" in err
+    status, out, _ = run("search", "--store", store, "--query", "a fox", "--json", "--top", "50")
+    (answer,) = records_of(out)
+    assert status == 0 and answer == search(run, library, tmp_path, "--query", "a fox", "--top", "50")[1][0]
+    for hit in answer["hits"]:
+        assert Path(hit["source"]).read_text()[hit["start"] : hit["stop"]] == hit["text"]
+    _, page, _ = run("search", "--store", store, "--query", "a fox")
+    assert "fox.txt [" in page
+
+
+def test_a_file_indexed_again_leaves_nothing_of_what_it_was(run, library: Path, tmp_path: Path) -> None:
+    store = f"lancedb://{tmp_path}/db/things"
+    counts = []
+    for text in (None, None, "Now about penguins."):
+        if text is not None:
+            (library / "fox.txt").write_text(text)
+        _, _, err = run("index", library, "--store", store, "--chunk-tokens", "16")
+        counts.append(int(err.split(" passages in all")[0].split()[-1]))
+    _, out, _ = run("search", "--store", store, "--query", "x", "--json", "--top", "50")
+    found = " ".join(hit["text"] for hit in records_of(out)[0]["hits"])
+    assert counts[0] == counts[1] > counts[2] and "penguins" in found and "dog" not in found
+
+
+def test_hybrid_search_finds_a_word_that_the_vector_does_not(run, library: Path, tmp_path: Path) -> None:
+    (library / "part.txt").write_text("xq77b")
+    _, answers, _ = search(run, library, tmp_path, "--query", "xq77b", "--hybrid", "--lines", "--top", "1")
+    assert answers[0]["hits"][0]["text"] == "xq77b"
+    store = f"parquet://{tmp_path}/vectors"
+    run("index", library, "--store", store, "--precision", "int8")
+    status, _, err = run("search", "--store", store, "--query", "x", "--hybrid")
+    assert status == 2 and "does not rank by words" in err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--task", "classification"], "a query with task 'classification' does not fit"),
+        (["--task", "none"], "a query with task None does not fit"),
+        (["--truncate-dim", "8"], "32 dimensions are stored"),
+        (["--index", "x"], "--index does not go with --store"),
+        (["--rebuild"], "--rebuild does not go with --store"),
+    ],
+)
+def test_a_query_that_does_not_fit_the_store_is_refused(
+    run, library: Path, tmp_path: Path, more: list[str], said: str
+) -> None:
+    store = f"lancedb://{tmp_path}/db/things"
+    run("index", library, "--store", store)
+    status, _, err = run("search", "--store", store, "--query", "x", *more)
+    assert status == 2 and said in err
+    for task in ("retrieval.query", "retrieval.passage"):
+        assert run("search", "--store", store, "--query", "x", "--task", task)[0] == 0
+
+
+def test_a_store_refuses_passages_of_another_task_and_queries_where_nothing_is(
+    run, library: Path, tmp_path: Path
+) -> None:
+    store = f"lancedb://{tmp_path}/db/things"
+    status, _, err = run("search", "--store", store, "--query", "x")
+    assert status == 2 and "the collection does not exist" in err
+    run("index", library, "--store", store)
+    status, _, err = run("index", library, "--store", store, "--task", "separation")
+    assert status == 2 and "task: 'retrieval.passage' in the index, 'separation' asked for" in err
 
 
 def test_the_default_index_lies_in_the_cache_folder(run, library: Path, tmp_path: Path, monkeypatch) -> None:
@@ -329,15 +405,15 @@ def test_the_default_index_lies_in_the_cache_folder(run, library: Path, tmp_path
 
 
 def test_a_killed_run_is_finished_by_the_next(run, library: Path, tmp_path: Path, monkeypatch) -> None:
-    from fivefold.commands.index import Index
+    from fivefold.commands.folder import Index
 
     put = Index.put
 
-    def dies_in_the_second(self: Index, source: str, *rest: object) -> int:
+    def dies_in_the_second(self: Index, source: str, fingerprint: str, blocks: Iterator[Rows]) -> None:
         if source.endswith("hund.md"):
-            self._passages.add(self._passages.to_arrow().slice(0, 1))  # half a file is in, its row in `sources` is not
+            self.store.upsert(next(blocks))  # half a file is in, its row in `sources` is not
             raise KeyboardInterrupt
-        return put(self, source, *rest)
+        put(self, source, fingerprint, blocks)
 
     monkeypatch.setattr(Index, "put", dies_in_the_second)
     assert search(run, library, tmp_path, "--query", "x")[0] == 130
@@ -372,6 +448,17 @@ def test_similarity_of_two_and_of_three(run, embedder: Embedder) -> None:
     assert run("similarity", "alone")[0] == 2
 
 
+def test_an_adapter_by_name(run, tiny_folder: Path, tmp_path: Path, embedder: Embedder) -> None:
+    save_adapter(tiny_folder, tmp_path / "a", task="retrieval.query")
+    named = ("--adapter", f"mine={tmp_path / 'a'}", "--prompt", f"mine={embedder.config.prompt('retrieval.query')}")
+    said = json.loads(run("similarity", "a fox", "ein Fuchs", "--json", "--task", "mine", *named)[1])
+    vectors = embedder.encode(["a fox", "ein Fuchs"], task="retrieval.query")
+    np.testing.assert_allclose(said["similarity"][0][1], vectors[0] @ vectors[1], atol=1e-5)
+    for wrong in (("--adapter", "mine"), ("--adapter", "=a"), (*named, *named[:2])):
+        status, _, error = run("similarity", "a", "b", *wrong)
+        assert status == 2 and "write NAME=VALUE, once for each task" in error
+
+
 def test_info_for_people_and_programs(run, tiny_folder: Path) -> None:
     facts = json.loads(run("info", "--json")[1])
     assert facts["dimensions"] == 32 and facts["licence"] == "apache-2.0"
@@ -397,14 +484,14 @@ def test_convert_writes_a_model_that_gives_the_same_vectors(
 
 def test_choices_are_those_of_the_library() -> None:
     """The command line states them itself, to stay quick; this holds them to the tables that decide."""
-    from fivefold import cli, embedder, layouts, vectors
+    from fivefold import embedder, layouts, options, quantization, vectors
 
-    assert cli.DTYPES == tuple(embedder.DTYPES)
-    assert cli.PRECISIONS == tuple(vectors.PRECISIONS)
-    assert cli.LAYOUTS == tuple(layouts.LAYOUTS)
+    assert options.DTYPES == quantization.DTYPES
+    assert options.PRECISIONS == tuple(vectors.PRECISIONS)
+    assert options.LAYOUTS == tuple(layouts.LAYOUTS)
     limits = f"{embedder.MAX_BATCH_TOKENS['cpu']} on a CPU, {embedder.MAX_BATCH_TOKENS['cuda']} on a GPU"
-    with_limits = [command for command in cli.COMMANDS if "--max-batch-tokens" in _help(command)]
-    assert len(with_limits) == 4
+    with_limits = [command for command in COMMANDS if "--max-batch-tokens" in _help(command)]
+    assert len(with_limits) == 7
     assert all(limits in " ".join(_help(command).split()) for command in with_limits)
 
 

@@ -28,7 +28,8 @@ def test_codes_have_the_announced_shapes_and_types(values: np.ndarray) -> None:
 def test_int8_errs_by_half_a_step_of_its_row(values: np.ndarray) -> None:
     matrix = torch.from_numpy(values)
     step = matrix.abs().amax(dim=1, keepdim=True) / 127
-    assert ((INT8.decode(*INT8.encode(matrix)) - matrix).abs() <= step * 0.501).all()
+    tiny = torch.finfo(torch.float32).tiny  # below it float32 itself is coarse
+    assert ((INT8.decode(*INT8.encode(matrix)) - matrix).abs() <= step * 0.501 + tiny).all()
 
 
 @given(MATRICES)

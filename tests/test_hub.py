@@ -138,6 +138,12 @@ def test_a_model_is_fetched_and_loads(fake: FakeHub, tmp_path: Path) -> None:
     assert torch.equal(encoder.pooler.dense.weight, toy.encoder().pooler.dense.weight)  # type: ignore[union-attr]
 
 
+def test_the_graph_is_fetched_for_those_who_run_it(fake: FakeHub, tmp_path: Path) -> None:
+    folder = resolve(fake, "org/free", tmp_path, graph=True)
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert found & set(UNWANTED) == {"onnx/model.onnx"}
+
+
 @pytest.mark.parametrize("model", ["org/bound", "org/tagged"])
 def test_a_non_commercial_licence_has_to_be_accepted(fake: FakeHub, model: str, tmp_path: Path) -> None:
     """The error names the licence, the model and both ways; nothing has been fetched by then."""

@@ -115,3 +115,16 @@ def test_files(tmp_path: Path) -> None:
     toy.rust_tokenizer().save(str(path))
     with pytest.raises(CheckpointError, match="different models"):
         Tokenizer.from_folder(tmp_path, toy.config(vocab_size=50))
+
+
+def test_rounds_of_many_texts_are_those_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, each text once, with the number of the first; none gives one empty round."""
+    tokenizer, texts = toy.tokenizer(), toy.TEXTS[:7]
+    options = {"max_length": 12, "truncate": True}
+    whole, cut = tokenizer.sequences(texts, [None] * 7, **options)
+    monkeypatch.setattr("fivefold.tokenizer.TEXTS_PER_ROUND", 3)
+    rounds = list(tokenizer.rounds(texts, [None] * 7, **options))
+    assert [start for start, _, _ in rounds] == [0, 3, 6]
+    assert [s.input_ids.tolist() for _, part, _ in rounds for s in part] == [s.input_ids.tolist() for s in whole]
+    assert sum(c.texts for _, _, c in rounds) == cut.texts > 0
+    assert [(start, part) for start, part, _ in tokenizer.rounds([], [], **options)] == [(0, [])]

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from fivefold.commands import records, sinks
-from fivefold.commands.loading import load_embedder, task_name
-from fivefold.commands.records import Columns, Record, Row
+from fivefold.commands import sinks
+from fivefold.commands.loading import load_embedder
+from fivefold.config import task_name
 from fivefold.embedder import Embedder
 from fivefold.errors import FivefoldError, InputError, TruncationWarning
+from fivefold.jobs import records
+from fivefold.jobs.records import Columns, Record, Row
 from fivefold.vectors import Array
 
 BLOCK_ROWS = 2048

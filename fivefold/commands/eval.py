@@ -7,7 +7,8 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from fivefold.commands.loading import NO_TASK_WORD, load_embedder
+from fivefold.commands.loading import load_embedder
+from fivefold.config import NO_TASK_WORD
 from fivefold.embedder import Embedder
 from fivefold.errors import InputError, MissingExtraError
 

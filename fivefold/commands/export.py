@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from fivefold.commands.loading import new_folder, resolve_folder, task_name, written
+from fivefold.commands.loading import new_folder, resolve_folder, written
+from fivefold.config import task_name
 from fivefold.export.folder import export_onnx, export_onnx_merged
 
 

@@ -16,6 +16,7 @@ from fivefold import __version__
 from fivefold.commands.loading import resolve_folder
 from fivefold.config import ModelConfig
 from fivefold.errors import CheckpointError
+from fivefold.quantization import choose
 
 _LICENCE_LINE = re.compile(r"^license:\s*(\S+)\s*$", re.MULTILINE)
 _UNITS = ("B", "kB", "MB", "GB")
@@ -52,6 +53,7 @@ def describe(model: str, folder: Path) -> dict[str, Any]:
         "fivefold": __version__,
         "torch": torch.__version__,
         "device": _device(),
+        "dtype auto": choose("auto", torch.device("cuda" if torch.cuda.is_available() else "cpu")).describe(),
     }
 
 

@@ -1,4 +1,4 @@
-"""`fivefold search`: passages of files that answer a query, through an index that follows the files."""
+"""`fivefold search`: passages that answer a query, of files through an index that follows them, or of a vector store."""
 
 from __future__ import annotations
 
@@ -8,99 +8,86 @@ import os
 import shutil
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from fivefold.commands import index
-from fivefold.commands.index import Hit, Index, Passage, Settings
-from fivefold.commands.loading import load_embedder, task_name
+from fivefold.commands import folder
+from fivefold.commands.answers import answer, note
+from fivefold.commands.folder import FORMAT, Index
+from fivefold.commands.loading import load_embedder
+from fivefold.commands.passages import Cutting, embedded, read, skipped_note, source_files
+from fivefold.config import task_name
 from fivefold.embedder import Embedder
-from fivefold.errors import FivefoldError, InputError
-from fivefold.vectors import FloatArray
-
-Blocks = Iterator[tuple[list[Passage], FloatArray]]
-
-TEXT_SUFFIXES = frozenset({".txt", ".text", ".md", ".rst"})
-PROBE_TEXT = "One sentence, asked of every model."
-QUERY_TASKS = {"retrieval.passage": "retrieval.query"}
-"""Adapter of the queries by adapter of the passages; any other task is symmetric."""
-BLOCK_LINES = 2048
-SHOWN_CHARACTERS = 240
+from fivefold.errors import InputError
+from fivefold.jobs.origin import FITTING, origin_of
+from fivefold.jobs.searching import Searcher
+from fivefold.jobs.store import Origin
+from fivefold.jobs.stores import open_store
 
 
 def run(args: Namespace) -> None:
-    """Bring the index up to date, then answer."""
+    """Bring the index up to date, if there is one, then answer."""
     if args.top < 1:
         raise InputError(f"--top must be at least 1, got {args.top}")
-    sources, skipped = _source_files(args.sources)
+    if args.store is None:
+        _search_files(args)
+    else:
+        _search_store(args)
+
+
+def _search_store(args: Namespace) -> None:
+    own = {"SOURCE": args.sources, "--index": args.index, "--rebuild": args.rebuild, "--lines": args.lines}
+    if given := [name for name, value in own.items() if value]:
+        raise InputError(f"{given[0]} does not go with --store, which searches what is there; ask with --query")
+    store = open_store(args.store)
+    try:
+        stored = store.origin()
+        if stored is not None and args.truncate_dim not in (None, stored.dimensions):
+            raise InputError(
+                f"--truncate-dim {args.truncate_dim} does not fit: {stored.dimensions} dimensions are stored"
+            )
+        answer(Searcher(store, load_embedder(args), task=task_name(args.task, FITTING)), args)
+    finally:
+        store.close()
+
+
+def _search_files(args: Namespace) -> None:
+    sources, skipped = source_files(args.sources)
     if not sources and not args.index:
-        raise InputError("nothing to search: name files or folders, or an --index made before")
+        raise InputError("nothing to search: name files or folders, an --index made before, or a --store")
     embedder = load_embedder(args)
-    settings = _settings(embedder, args, keep=not args.sources)
-    folder = Path(args.index) if args.index else _default_folder(sources, settings)
-    opened = _updated(folder, settings, sources, embedder, args) if sources else Index.open(folder, settings)
+    origin = origin_of(embedder, task=task_name(args.task, "retrieval.passage"), truncate_dim=args.truncate_dim)
+    cutting = Cutting.from_options(args) if sources else folder.read_cutting(Path(args.index))
+    place = Path(args.index) if args.index else _default_folder(sources, cutting, origin)
+    opened = (
+        _updated(place, cutting, origin, sources, embedder, rebuild=args.rebuild)
+        if sources
+        else Index.open(place, cutting, origin)
+    )
     if skipped:
-        _note(f"{skipped} files with other suffixes than {', '.join(sorted(TEXT_SUFFIXES))} were left out")
-    _answer(opened, embedder, args)
+        note(skipped_note(skipped))
+    answer(Searcher(opened.store, embedder), args)
 
 
-def _settings(embedder: Embedder, args: Namespace, *, keep: bool) -> Settings:
-    """Settings from the options; `keep` takes from an index that is only read what does not concern queries."""
-    task = task_name(args.task, "retrieval.passage")
-    probe = embedder.encode(PROBE_TEXT, task=task, truncate_dim=args.truncate_dim)
-    lines, chunk_tokens = args.lines, args.chunk_tokens
-    if keep:
-        stored = index.read_settings(Path(args.index))
-        lines, chunk_tokens = stored.lines, stored.chunk_tokens
-    named = Path(embedder.model_name)
-    model = str(named.resolve()) if named.is_dir() else embedder.model_name
-    return Settings(model, task, len(probe), lines, chunk_tokens, tuple(probe.tolist()))
-
-
-def _source_files(names: list[str]) -> tuple[list[Path], int]:
-    """Files to index, in order and once each, and how many files of folders were left out for their suffix."""
-    files: dict[Path, None] = {}
-    skipped = 0
-    for name in names:
-        path = Path(name)
-        if not path.is_dir():
-            if not path.is_file():
-                raise InputError(f"cannot read {name}: there is no such file or folder")
-            files[path] = None
-            continue
-        inside = [p for p in sorted(path.rglob("*")) if p.is_file() and not _hidden(p.relative_to(path))]
-        texts = [p for p in inside if p.suffix.lower() in TEXT_SUFFIXES]
-        skipped += len(inside) - len(texts)
-        files.update(dict.fromkeys(texts))
-    if names and not files:
-        raise InputError(f"there is no text file in {', '.join(names)} (looked for {', '.join(sorted(TEXT_SUFFIXES))})")
-    return list(files), skipped
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _default_folder(sources: list[Path], settings: Settings) -> Path:
+def _default_folder(sources: list[Path], cutting: Cutting, origin: Origin) -> Path:
     """A folder of the user's cache, its name made from the sources and the settings."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    named = [settings.model, settings.task, settings.dimensions, settings.lines, settings.chunk_tokens]
+    named = [FORMAT, origin.model, origin.task, origin.dimensions, cutting.lines, cutting.chunk_tokens]
     key = json.dumps([*named, *(str(path.resolve()) for path in sources)])
     return cache / "fivefold" / "indexes" / hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _updated(folder: Path, settings: Settings, sources: list[Path], embedder: Embedder, args: Namespace) -> Index:
+def _updated(
+    place: Path, cutting: Cutting, origin: Origin, sources: list[Path], embedder: Embedder, *, rebuild: bool
+) -> Index:
     """The index, holding exactly the sources as they are now; only changed files are embedded."""
-    with index.locked(folder):
-        if args.rebuild:
-            for part in ("passages.lance", "sources.lance"):
-                shutil.rmtree(folder / part, ignore_errors=True)
-            (folder / "settings.json").unlink(missing_ok=True)
-        opened = Index.open(folder, settings) if index.exists(folder) else Index.create(folder, settings)
+    with folder.locked(place):
+        if rebuild:
+            for part in folder.PARTS:
+                shutil.rmtree(place / part, ignore_errors=True)
+            (place / "settings.json").unlink(missing_ok=True)
+        opened = (Index.open if folder.exists(place) else Index.create)(place, cutting, origin)
         contents = {str(path): path for path in sources}
         stored = opened.fingerprints()
         gone = [source for source in stored if source not in contents]
@@ -108,133 +95,14 @@ def _updated(folder: Path, settings: Settings, sources: list[Path], embedder: Em
             opened.remove(source)
         changed = [(s, p) for s, p in contents.items() if stored.get(s) != _fingerprint(p)]
         for source, path in tqdm(changed, desc="indexing", unit=" files", disable=None, file=sys.stderr):
-            data = _read(path)
-            opened.put(source, hashlib.sha256(data).hexdigest(), _embedded(source, data, embedder, opened.settings))
+            data = read(path)
+            opened.put(source, hashlib.sha256(data).hexdigest(), embedded(source, data, embedder, cutting, origin))
         if changed or gone:
             opened.tidy()
     counts = f"embedded {len(changed)}, reused {len(sources) - len(changed)}, removed {len(gone)}"
-    _note(f"index: {len(sources)} files, {len(opened)} passages; {counts}")
+    note(f"index: {len(sources)} files, {len(opened)} passages; {counts}")
     return opened
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-
-
 def _fingerprint(path: Path) -> str:
-    return hashlib.sha256(_read(path)).hexdigest()
-
-
-def _embedded(source: str, data: bytes, embedder: Embedder, settings: Settings) -> Blocks:
-    """Passages of one file with their vectors, in blocks."""
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{source}, line {line}: not UTF-8; convert the file, or leave it out") from None
-    try:
-        cut = _by_line if settings.lines else _late
-        yield from cut(source, text, embedder, settings)
-    except FivefoldError as error:
-        raise InputError(f"{source}: {error}") from error
-
-
-def _late(source: str, text: str, embedder: Embedder, settings: Settings) -> Blocks:
-    if not text.strip():
-        return
-    found = embedder.encode_chunks(
-        text, chunk_tokens=settings.chunk_tokens, task=settings.task, truncate_dim=settings.dimensions
-    )
-    spans = found.spans.tolist()
-    passages = [Passage(source, a, b, chunk) for (a, b), chunk in zip(spans, found.texts, strict=True)]
-    yield passages, found.vectors
-
-
-def _by_line(source: str, text: str, embedder: Embedder, settings: Settings) -> Blocks:
-    lines = _line_passages(source, text)
-    while block := list(islice(lines, BLOCK_LINES)):
-        texts = [passage.text for passage in block]
-        yield block, embedder.encode(texts, task=settings.task, truncate_dim=settings.dimensions)
-
-
-def _line_passages(source: str, text: str) -> Iterator[Passage]:
-    """Every line with text in it, without its line end."""
-    start = 0
-    for line in text.split("\n"):
-        kept = line.rstrip("\r")
-        if kept.strip():
-            yield Passage(source, start, start + len(kept), kept)
-        start += len(line) + 1
-
-
-def _answer(opened: Index, embedder: Embedder, args: Namespace) -> None:
-    """Search for each query as it comes."""
-    task = opened.settings.task
-    for query in _queries(args.query):
-        vector = embedder.encode(query, task=QUERY_TASKS.get(task or "", task), truncate_dim=opened.settings.dimensions)
-        hits = opened.search(np.asarray(vector), args.top)
-        print(_json(query, hits) if args.json else _page(query, hits), flush=True)
-
-
-def _queries(given: list[str] | None) -> Iterator[str]:
-    """From the options, else from a prompt on a terminal, else one a line of standard input."""
-    if given:
-        yield from given
-    elif sys.stdin.isatty():
-        yield from _prompted()
-    else:
-        yield from _piped()
-
-
-def _piped() -> Iterator[str]:
-    for number, line in enumerate(sys.stdin.buffer, 1):
-        try:
-            query = line.decode("utf-8").strip()
-        except UnicodeDecodeError:
-            raise InputError(f"standard input, line {number}: the query is not UTF-8") from None
-        if query:
-            yield query
-
-
-def _prompted() -> Iterator[str]:
-    _note("type a query, an empty line to leave")
-    while True:
-        try:
-            query = input("query> ").strip()
-        except EOFError:
-            return
-        if not query:
-            return
-        yield query
-
-
-def _json(query: str, hits: list[Hit]) -> str:
-    found = [
-        {
-            "score": round(hit.score, 6),
-            "source": hit.passage.source,
-            "start": hit.passage.start,
-            "stop": hit.passage.stop,
-            "text": hit.passage.text,
-        }
-        for hit in hits
-    ]
-    return json.dumps({"query": query, "hits": found}, ensure_ascii=False)
-
-
-def _page(query: str, hits: list[Hit]) -> str:
-    """The query, then for each hit its score, source, span and the beginning of the passage."""
-    lines = [f"\n{query}"]
-    for rank, hit in enumerate(hits, 1):
-        at = hit.passage
-        text = " ".join(at.text.split())
-        shown = text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
-        lines += [f"{rank:>3}  {hit.score:.3f}  {at.source} [{at.start}:{at.stop}]", f"     {shown}"]
-    return "\n".join(lines if hits else [*lines, "     nothing: the index is empty"])
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr)
+    return hashlib.sha256(read(path)).hexdigest()

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fivefold.commands.loading import load_embedder
+from fivefold.commands.loading import counts, load_embedder
+from fivefold.cores import available
 from fivefold.embedder import Embedder
 from fivefold.errors import InputError, MissingExtraError
 
 try:
     from fivefold.serve.app import create_app
-    from fivefold.serve.cores import available
     from fivefold.serve.limits import BODY_SECONDS, WAITING_BATCHES, Limits
     from fivefold.serve.metrics import Metrics
     from fivefold.serve.server import log_to_stdout
@@ -35,27 +36,43 @@ def run(args: Namespace) -> None:
     """Load the model and serve until a signal."""
     settings = Settings(args)
     log_to_stdout(args.log_level)
-    app = create_app(settings.load, keys=settings.keys(), cors_origins=settings.words("cors_origin"))
-    run_server(
-        app,
-        host=settings.text("host", "127.0.0.1"),
-        port=settings.number("port", 8080),
-        drain_seconds=settings.number("drain_seconds", 30),
-        head_seconds=settings.number("body_seconds", BODY_SECONDS),
-    )
+    build = partial(create_app, settings.load, keys=settings.keys(), cors_origins=settings.words("cors_origin"))
+    host, port = settings.text("host", "127.0.0.1"), settings.number("port", 8080)
+    drain_seconds = settings.number("drain_seconds", 30)
+    if settings.switch("ray"):
+        from fivefold.serve import replicas  # Ray is an extra of its own
+
+        chosen = replicas.Replicas(
+            *counts(settings.text("replicas", "1"), "--replicas"),
+            cpus=settings.number("replica_cpus", 1),
+            gpus=settings.number("replica_gpus", 0),
+            address=settings.text("ray_address", "") or None,
+        )
+        settings.environment.setdefault(
+            PREFIX + "THREADS", str(chosen.cpus)
+        )  # of the machine's cores these are its own
+        most_requests = settings.number("max_concurrent_requests", 512)
+        replicas.run(
+            build, host=host, port=port, replicas=chosen, drain_seconds=drain_seconds, most_requests=most_requests
+        )
+        return
+    head_seconds = settings.number("body_seconds", BODY_SECONDS)
+    run_server(build(), host=host, port=port, drain_seconds=drain_seconds, head_seconds=head_seconds)
 
 
 class Settings:
-    """Options of the command line; what is not given there comes from the environment, else from the default."""
+    """Options of the command line; what is not given there comes from the environment, else from the default. It travels to
+    replicas, whose environment is another one."""
 
     def __init__(self, args: Namespace) -> None:
         self.args = args
+        self.environment = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
         self.model = self.text("model", "v3-nano")
 
     def text(self, name: str, default: str) -> str:
         """An option that is a word."""
         given = getattr(self.args, name)
-        return str(given) if given is not None else os.environ.get(PREFIX + name.upper(), default)
+        return str(given) if given is not None else self.environment.get(PREFIX + name.upper(), default)
 
     def number(self, name: str, default: int) -> int:
         """An option that is a whole number."""
@@ -70,16 +87,16 @@ class Settings:
         given = getattr(self.args, name)
         if given is not None:
             return list(given)
-        return [word.strip() for word in os.environ.get(PREFIX + name.upper(), "").split(",") if word.strip()]
+        return [word.strip() for word in self.environment.get(PREFIX + name.upper(), "").split(",") if word.strip()]
 
     def switch(self, name: str) -> bool:
         """An option that is on or off."""
-        return bool(getattr(self.args, name)) or os.environ.get(PREFIX + name.upper(), "").lower() in YES
+        return bool(getattr(self.args, name)) or self.environment.get(PREFIX + name.upper(), "").lower() in YES
 
     def keys(self) -> list[str]:
         """API keys: options, FIVEFOLD_API_KEYS with commas between, and the lines of a file, together."""
         found = list(self.args.api_key or ())
-        found += os.environ.get(PREFIX + "API_KEYS", "").split(",")
+        found += self.environment.get(PREFIX + "API_KEYS", "").split(",")
         path = self.text("api_key_file", "")
         if path:
             try:
@@ -118,6 +135,7 @@ class Settings:
             "revision": self.text("revision", "") or None,
             "local_files_only": self.switch("local_files_only"),
             "accept_license": self.switch("accept_license"),
+            "adapter": self.words("adapter"),
         }
         return load_embedder(Namespace(**{**vars(self.args), **chosen}))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 
-from fivefold.commands.loading import load_embedder, task_name
+from fivefold.commands.loading import load_embedder
+from fivefold.config import task_name
 from fivefold.errors import InputError
 from fivefold.vectors import FloatArray
 

@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fivefold.commands.records import Record
 from fivefold.errors import InputError
+from fivefold.jobs.records import Record
 from fivefold.vectors import Array
 
 STDOUT = "-"

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import trange
 from transformers import AutoTokenizer
+from transformers.tokenization_utils_base import LARGE_INTEGER
 
 from fivefold.config import TASKS
 from fivefold.errors import DimensionError, MissingFileError, UnknownTaskError
@@ -79,7 +80,7 @@ class SentenceEncoder:
         if device is not None:
             self.to(device)
         tokenizer = _tokenizer(self)
-        limit = tokenizer.init_kwargs.get("model_max_length", MAX_LENGTH)
+        limit = MAX_LENGTH if tokenizer.model_max_length > LARGE_INTEGER else tokenizer.model_max_length
         options = {"padding": True, "truncation": True, "max_length": limit, **tokenizer_kwargs}
         texts = [sentences] if isinstance(sentences, str) else list(sentences)
         order = np.argsort([-len(text) for text in texts], kind="stable")

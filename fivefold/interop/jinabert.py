@@ -216,6 +216,8 @@ class JinaBertModel(JinaBertPreTrainedModel, SentenceEncoder):
             convert_to_tensor,
             device,
             normalize_embeddings,
+            None,
+            task=None,
             **tokenizer_kwargs,
         )
 

@@ -26,11 +26,11 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 
 from fivefold.checkpoint import load_encoder, write
-from fivefold.embedder import DTYPES
 from fivefold.errors import InputError
 from fivefold.hub import resolve
 from fivefold.model import Encoder
 from fivefold.packing import PackedBatch, pack
+from fivefold.quantization import FLOATS
 from fivefold.sequence import Sequence as Tokens
 from fivefold.shards import read_json
 from fivefold.tokenizer import Tokenizer, check_texts
@@ -125,10 +125,12 @@ class Transformer(InputModule):
         return Tokenizer(self.tokenizer, self.encoder.config)
 
     def _task(self, task: str | None) -> str | None:
-        """The model's name of a task, a role or none."""
-        if task is None:
-            return self.default_task
-        return task if task in self.encoder.config.lora_adaptations else ROLES.get(task, task)
+        """The model's name of a task, a role or none; a model without retrieval tasks makes nothing of roles."""
+        known = self.encoder.config.lora_adaptations
+        role = ROLES.get(task or "")
+        if role is not None and task not in known:
+            task = role if role in known else None
+        return self.default_task if task is None else task
 
     def preprocess(
         self,
@@ -193,9 +195,9 @@ class Transformer(InputModule):
 
 
 def _dtype(name: Any) -> torch.dtype:
-    found = name if isinstance(name, torch.dtype) else DTYPES.get(name or "float32")
+    found = name if isinstance(name, torch.dtype) else FLOATS.get(name or "float32")
     if found is None:
-        raise InputError(f"unknown dtype {name!r}; choose one of: {', '.join(DTYPES)}")
+        raise InputError(f"unknown dtype {name!r}; choose one of: {', '.join(FLOATS)}")
     return found
 
 

@@ -12,6 +12,9 @@ from uvicorn.server import ServerState
 UNREAD_SECONDS = 60
 """Time for a client to take more of an answer; after it the kernel closes the connection (on Linux)."""
 
+LAST_CALL_SECONDS = 0.5
+"""Time that idle connections have when the server ends."""
+
 
 class Connection(H11Protocol):
     """A connection where a request's head has `head_seconds` to arrive, counted from its first byte or, on a new
@@ -48,6 +51,19 @@ class Connection(H11Protocol):
         """Nothing to wait for any more."""
         super().connection_lost(exc)
         self._stop_time()
+
+    def shutdown(self) -> None:
+        """The server ends. On an idle connection a request may be on its way: it is answered, if only with a refusal, while
+        a close at once would look like a failure to its client, who cannot know whether it was worked on.
+        """
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(LAST_CALL_SECONDS, self._end)
+        else:
+            super().shutdown()
+
+    def _end(self) -> None:
+        if not self.transport.is_closing():
+            super().shutdown()
 
     def _keep_time(self) -> None:
         """The clock runs while no request is being answered, also where a refused one still sends its body."""

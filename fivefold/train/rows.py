@@ -12,6 +12,7 @@ of negatives are one set, of which batches are made.
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -105,16 +106,16 @@ def _row(raw: Mapping[str, Any], where: str) -> Row:
 
 def _pair(raw: Mapping[str, Any], where: str) -> Row:
     negatives = _find(raw, "negatives") or ()
-    listed = (negatives,) if isinstance(negatives, str) else tuple(negatives)
-    if not all(isinstance(text, str) and text.strip() for text in listed):
-        raise InputError(f"{where}: negatives must be texts, got {negatives!r}")
+    listed = [negatives] if isinstance(negatives, str) else negatives
+    if not isinstance(listed, list | tuple) or not all(isinstance(text, str) and text.strip() for text in listed):
+        raise InputError(f"{where}: negatives must be a list of texts, got {negatives!r}")
     query, passage = _named(raw, "query", where), _named(raw, "passage", where)
-    return Pair(str(raw.get("lang", "")), query, passage, negatives=listed)
+    return Pair(str(raw.get("lang", "")), query, passage, negatives=tuple(listed))
 
 
 def _graded(raw: Mapping[str, Any], where: str) -> Row:
     score = _find(raw, "score")
-    if not isinstance(score, int | float):
+    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
         raise InputError(f"{where}: score must be a number, got {score!r}")
     return Graded(str(raw.get("lang", "")), _named(raw, "first", where), _named(raw, "second", where), float(score))
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from fivefold import Embedder
-from fivefold.cli import BACKENDS, main
+from fivefold.cli import main
 from fivefold.embedder import BACKENDS as KNOWN
+from fivefold.options import BACKENDS
 
 TASK = "retrieval.query"
 

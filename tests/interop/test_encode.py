@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,17 @@ def test_forms_of_the_result(model: Any) -> None:
     unit = longer / np.linalg.norm(longer, axis=1, keepdims=True)
     np.testing.assert_allclose(unit, model.encode(TEXTS, truncate_dim=16), atol=1e-6)
     assert not np.allclose(np.linalg.norm(longer, axis=1), 1)
+
+
+def test_a_tokenizer_without_a_limit(folder: Path, tmp_path: Path) -> None:
+    """Its own "no limit" is a number that tokenizers cannot take."""
+    shutil.copytree(folder, tmp_path / "m")
+    path = tmp_path / "m" / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    del settings["model_max_length"]
+    path.write_text(json.dumps(settings))
+    found = JinaEmbeddingsV3Model.from_pretrained(tmp_path / "m").encode(TEXTS)
+    np.testing.assert_allclose(found, Embedder.load(folder).encode(TEXTS), atol=2e-5)
 
 
 def test_refusals(model: Any) -> None:

@@ -327,6 +327,13 @@ def test_encode_has_the_defaults_of_v2(folder: Path) -> None:
     close(unit, F.normalize(torch.tensor(found[0]), dim=0))
 
 
+def test_encode_has_neither_tasks_nor_smaller_vectors(folder: Path) -> None:
+    made = ours.JinaBertModel.from_pretrained(folder)
+    for option in ({"task": None}, {"truncate_dim": 8}):
+        with pytest.raises(TypeError, match="multiple values"):
+            made.encode("a text", **option)
+
+
 def test_encode_says_when_it_chooses_the_pooling(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = ours.JinaBertModel.from_pretrained(folder, emb_pooler=None)
     made.encode("a text", max_length=8)

@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformerTrainer, SentenceTransforme
 from sentence_transformers.sentence_transformer import losses
 
 from fivefold import Embedder, InputError, UnknownTaskError
-from fivefold.checkpoint import convert, read
+from fivefold.checkpoint import convert, read, write
 from fivefold.interop.sentence_transformers import SentenceTransformer
 from tests import toy
 from tests.interop.folders import write_hf
@@ -129,6 +129,22 @@ def test_features_that_someone_else_made(model: SentenceTransformer, embedder: E
 def test_options_that_do_not_exist(folders: dict[str, Path], options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="has no option|unknown dtype"):
         SentenceTransformer(folders["hf"], device="cpu", **options)
+
+
+def test_jinabert(tmp_path: Path) -> None:
+    """jina-embeddings-v2 has no tasks; all of it trains, and what is saved loads here and in `Embedder`."""
+    made = toy.encoder(toy.jinabert_config(max_position_embeddings=128))
+    write(tmp_path / "v2", made.config, made.state_dict(), layout="jinabert")
+    toy.rust_tokenizer().save(str(tmp_path / "v2" / "tokenizer.json"))
+    model = SentenceTransformer(tmp_path / "v2", device="cpu")
+    near(model.encode(TEXTS), Embedder.load(tmp_path / "v2", device="cpu").encode(TEXTS))
+    train(model, tmp_path / "run", losses.MultipleNegativesRankingLoss(model), steps=2)
+    model.save(str(tmp_path / "saved"))
+    near(SentenceTransformer(tmp_path / "saved", device="cpu").encode(TEXTS), model.encode(TEXTS))
+    near(Embedder.load(tmp_path / "saved", device="cpu").encode(TEXTS), model.encode(TEXTS))
+    near(model.encode_query(TEXTS), model.encode(TEXTS))
+    with pytest.raises(UnknownTaskError):
+        model.encode(TEXTS, task="separation")
 
 
 # ---- training and saving --------------------------------------------------------------------------------------------

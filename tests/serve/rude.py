@@ -271,6 +271,16 @@ def statuses(connection: socket.socket) -> list[int]:
     return [int(status) for status in STATUS.findall(found)]
 
 
+def ask_again(connection: socket.socket) -> None:
+    """One request on a connection that stays."""
+    connection.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b'{"status":"alive"}'):
+        assert (part := connection.recv(1000)), "the connection was closed"
+        answer += part
+    assert b" 200 " in answer
+
+
 def vanish(connection: socket.socket) -> None:
     """Leave with a reset, as a process that was killed."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -20,6 +20,15 @@ from tests.serve.process import Process
 pytestmark = pytest.mark.slow
 
 
+def listens(port: int) -> bool:
+    """Whether connections are accepted; the one that finds out is closed again."""
+    try:
+        rude.connect(port).close()
+        return True
+    except ConnectionError:
+        return False
+
+
 @pytest.fixture
 def launch(tiny_folder: Path) -> Iterator[Callable[..., Process]]:
     started: list[Process] = []
@@ -77,6 +86,21 @@ def test_sigterm_answers_every_request_that_arrived(launch: Callable[..., Proces
     logged = Counter(line["status"] for line in map(json.loads, out.splitlines()) if line.get("method") == "POST")
     assert logged == Counter(status for status in found if status)
     assert set(logged) <= {200, 503} and logged[200] >= 1
+
+
+def test_a_request_that_is_on_its_way_when_the_server_ends_is_answered(launch: Callable[..., Process]) -> None:
+    """On connections that are open but idle, new and used ones; nobody listens any more by then."""
+    process = launch()
+    new, used = rude.connect(process.port), rude.connect(process.port)
+    rude.ask_again(used)
+    process.popen.send_signal(signal.SIGTERM)
+    while listens(process.port):
+        time.sleep(0.005)
+    for connection in (new, used):
+        connection.sendall(b'POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 14\r\n\r\n{"inputs":"a"}')
+        assert rude.statuses(connection) == [503]
+        connection.close()
+    assert process.end()[0] == 0
 
 
 def test_a_killed_server_comes_back(launch: Callable[..., Process]) -> None:

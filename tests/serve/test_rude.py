@@ -53,8 +53,16 @@ class Target:
         assert self.client.get("/ready").status_code == 200
         assert self.client.post("/v1/embeddings", json={"input": "a fox"}).status_code == 200
 
-    def end(self) -> None:
+    def __enter__(self) -> Target:
+        return self
+
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        """It ends as it should; after a failure it is only made to end."""
         self.client.close()
+        if failure is not None:
+            self.process.popen.kill()
+            self.process.end()
+            return
         status, out = self.process.stop()
         assert status == 0, out
         assert "Traceback" not in out, out
@@ -62,9 +70,8 @@ class Target:
 
 @pytest.fixture(scope="module")
 def tiny(tiny_folder: Path) -> Iterator[Target]:
-    target = Target(tiny_folder, "--max-body-bytes", str(8 << 20))
-    yield target
-    target.end()
+    with Target(tiny_folder, "--max-body-bytes", str(8 << 20)) as target:
+        yield target
 
 
 def test_every_route_is_attacked() -> None:
@@ -84,33 +91,22 @@ def test_heavy_requests(tiny: Target, kind: Callable[..., object]) -> None:
     tiny.attack(kind, "quick")
 
 
-def ask_again(connection: socket.socket) -> None:
-    """One request on a connection that stays."""
-    connection.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
-    answer = b""
-    while not answer.endswith(b'{"status":"alive"}'):
-        assert (part := connection.recv(1000)), "the connection was closed"
-        answer += part
-    assert b" 200 " in answer
-
-
 def test_a_head_that_does_not_come_and_an_answer_that_is_not_read(tiny_folder: Path) -> None:
     """Neither holds a connection for long: a byte now and then is no request, and a server cannot wait for all."""
-    target = Target(tiny_folder, "--body-seconds", "1")
-    silent, dripping = rude.connect(target.port), rude.connect(target.port)
-    idle = rude.connect(target.port)
-    ask_again(idle)
-    begun = time.monotonic()
-    with pytest.raises(ConnectionError):
-        while time.monotonic() - begun < 10:
-            dripping.sendall(b"GET /live HTTP/1.1\r\nX: a\r\n"[:1])
-            time.sleep(0.1)
-    assert time.monotonic() - begun > 0.5
-    assert silent.recv(10) == b""
-    ask_again(idle)  # between two requests a connection has the keep-alive time
-    for connection in (silent, dripping, idle):
-        connection.close()
-    target.end()
+    with Target(tiny_folder, "--body-seconds", "1") as target:
+        silent, dripping = rude.connect(target.port), rude.connect(target.port)
+        idle = rude.connect(target.port)
+        rude.ask_again(idle)
+        begun = time.monotonic()
+        with pytest.raises(ConnectionError):
+            while time.monotonic() - begun < 10:
+                dripping.sendall(b"GET /live HTTP/1.1\r\nX: a\r\n"[:1])
+                time.sleep(0.1)
+        assert time.monotonic() - begun > 0.5
+        assert silent.recv(10) == b""
+        rude.ask_again(idle)  # between two requests a connection has the keep-alive time
+        for connection in (silent, dripping, idle):
+            connection.close()
 
 
 def test_many_connections_that_say_nothing(tiny: Target) -> None:
@@ -124,12 +120,11 @@ def test_many_connections_that_say_nothing(tiny: Target) -> None:
 @pytest.mark.skipif(not NANO.is_dir(), reason="this checkout came without v3-nano")
 def test_the_long_run() -> None:
     """Half an hour at most of everything, on the model that ships; the server keeps its memory, threads and files."""
-    target = Target(NANO)
-    kinds = [*rude.LIGHT_BODIES, *rude.HEAVY_BODIES, *rude.HEADS, *rude.SCENES]
-    for number in range(40 * len(kinds)):
-        target.attack(kinds[number % len(kinds)], f"long {number}")
-        if number == 10 * len(kinds):
-            memory, threads, _ = target.process.size()
-    later, more, files = target.process.size()
-    assert later - memory < 200 and more == threads and files < 60, (memory, later, threads, more, files)
-    target.end()
+    with Target(NANO) as target:
+        kinds = [*rude.LIGHT_BODIES, *rude.HEAVY_BODIES, *rude.HEADS, *rude.SCENES]
+        for number in range(40 * len(kinds)):
+            target.attack(kinds[number % len(kinds)], f"long {number}")
+            if number == 10 * len(kinds):
+                memory, threads, _ = target.process.size()
+        later, more, files = target.process.size()
+        assert later - memory < 200 and more == threads and files < 60, (memory, later, threads, more, files)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fivefold.checkpoint import save_adapter
 from fivefold.cli import parser
 from fivefold.commands.serve import Settings
 from fivefold.errors import InputError
@@ -54,6 +55,16 @@ def test_the_model_and_its_limits(tiny_folder: Path, monkeypatch: pytest.MonkeyP
     assert (service.limits.max_queue_tokens, service.limits.max_batch_tokens) == (77, 32)
     assert service.limits.max_input_length == 64
     assert len(service.scheduler._workers) == 2
+    asyncio.run(service.close())
+
+
+def test_adapters_from_the_environment(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for task in ("separation", "classification"):
+        save_adapter(tiny_folder, tmp_path / task, task=task)
+    monkeypatch.setenv("FIVEFOLD_ADAPTER", f"one={tmp_path / 'separation'}, two={tmp_path / 'classification'}")
+    service = settings("--model", str(tiny_folder), "--prompt", "two=Class: ").load(Metrics())
+    assert service.task("two") == "two" and service.embedder.tasks[-2:] == ("one", "two")
+    assert service.embedder.config.prompt("two") == "Class: "
     asyncio.run(service.close())
 
 

@@ -49,7 +49,7 @@ def test_rerank_orders_by_cosine_and_says_so(server, embedder: Embedder) -> None
     for result in answer["results"]:
         assert result["relevance_score"] == pytest.approx(float(cosines[result["index"]]), abs=1e-5)
         assert result["document"]["text"] == TEXTS[result["index"]]
-    assert "not a cross-encoder" in answer["method"]
+    assert "not a cross-encoder" in answer["method"] and answer["object"] == "list"
     first = server.post("/v1/rerank", {**body, "top_n": 1, "return_documents": False}).json()["results"]
     assert len(first) == 1 and "document" not in first[0]
     assert server.post("/v1/rerank", {"query": "x", "documents": []}).json()["results"] == []

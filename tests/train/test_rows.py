@@ -50,7 +50,7 @@ def test_sets_are_of_one_language_and_as_many_negatives(tmp_path: Path) -> None:
         ("[1]", "row 2 is not a JSON object"),
         ('{"query": "x"}', "row 2 has the keys query"),
         ('{"query": " ", "passage": "p"}', "'query' must be a text"),
-        ('{"query": "q", "passage": "p", "negatives": [1]}', "negatives must be texts"),
+        ('{"query": "q", "passage": "p", "negatives": [1]}', "negatives must be a list of texts"),
         ('{"first": "q", "second": "p", "score": "high"}', "score must be a number"),
     ],
 )

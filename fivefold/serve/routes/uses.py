@@ -80,7 +80,8 @@ async def rerank(service: Service, body: RerankRequest, note: Note) -> bytes:
         for result in results:
             result["document"] = {"text": body.documents[result["index"]]}
     usage = {"total_tokens": found.tokens, "prompt_tokens": found.tokens}
-    return wire.dumps({"model": service.names.served, "method": RERANK_METHOD, "usage": usage, "results": results})
+    answer = {"model": service.names.served, "object": "list", "method": RERANK_METHOD, "usage": usage}
+    return wire.dumps({**answer, "results": results})
 
 
 async def segment(service: Service, body: SegmentRequest, note: Note) -> bytes:

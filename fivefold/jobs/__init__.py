@@ -1,0 +1,1 @@
+"""Corpora that outgrow one process: the batch job, and the stores it fills."""
