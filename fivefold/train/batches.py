@@ -16,7 +16,7 @@ from torch.utils.data import RandomSampler, SequentialSampler
 
 from fivefold.train.corpora import Graded, Labelled, Pair
 
-TARGET, SCORE, LABEL = "target", "score", "label"
+TARGET, SAME, SCORE, LABEL = "target", "same", "score", "label"
 
 
 def sampler(
@@ -70,6 +70,7 @@ def labelled_set(rows: Sequence[Labelled]) -> Dataset:
     return Dataset.from_dict({"text": [row.text for row in rows], LABEL: [numbers[row.label] for row in rows]})
 
 
-def target_set(texts: Sequence[str], targets: Sequence[str]) -> Dataset:
-    """Columns text, target: what the student reads, and what the teacher reads in its place."""
-    return Dataset.from_dict({"text": list(texts), TARGET: list(targets)})
+def target_set(texts: Sequence[str], targets: Sequence[str], same: Sequence[str] | None = None) -> Dataset:
+    """Columns text, target and perhaps same: what the student reads, what the teacher reads in its place, and as the same."""
+    columns = {"text": list(texts), TARGET: list(targets)}
+    return Dataset.from_dict(columns if same is None else {**columns, SAME: list(same)})

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from fivefold.interop.sentence_transformers import SentenceTransformer, Transformer
 from fivefold.model import Encoder
-from fivefold.train.batches import sampler
+from fivefold.train.batches import SAME, TARGET, sampler
 from fivefold.train.journal import Journal
 
 CHECKPOINTS = "checkpoints"
@@ -194,11 +194,13 @@ def newest_checkpoint(folder: Path) -> str | None:
 
 
 def _collator(model: SentenceTransformer, teacher: Reads) -> SentenceTransformerDataCollator:
-    """The library's, where the column `target` goes through the teacher's tokenizer."""
+    """The library's, where the columns for the teacher go through its tokenizer."""
 
     def preprocess(inputs: list[str], *, prompt: str | None = None, task: str | None = None) -> dict[str, Any]:
         read = teacher.features if task == "teacher" else model.preprocess
         features: dict[str, Any] = read(inputs)
         return features
 
-    return SentenceTransformerDataCollator(preprocess_fn=preprocess, router_mapping={"target": "teacher"})
+    return SentenceTransformerDataCollator(
+        preprocess_fn=preprocess, router_mapping=dict.fromkeys((TARGET, SAME), "teacher")
+    )

@@ -4,7 +4,7 @@
                   without negatives, their L_pairs): the library's, in small pieces where a batch exceeds memory
     ordered       CoSENT: the library's
     separated     CoSENT over every pair of a batch of labelled texts, 1 where the labels agree and 0 elsewhere
-    Distillation  a teacher's vectors and the similarities between them
+    Distillation  a teacher's vectors, the similarities between them, and its hidden states token by token
 
 The first three are taken over the Matryoshka prefixes, with equal weights.
 
@@ -25,6 +25,8 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from fivefold.train.tokens import ends, token_distance
 
 Features = dict[str, Any]
 BOTH_WAYS: dict[str, Any] = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
@@ -85,7 +87,9 @@ def label_cosent(vectors: Tensor, labels: Tensor, temperature: float) -> Tensor:
 class Distillation(nn.Module):
     """10 (1 - cos) to the teacher, the divergence of the in-batch similarities, and with less weight that of prefixes.
 
-    Where teacher and student differ in width there is no cosine between them, and the similarities alone are learned.
+    Where teacher and student differ in width there is no cosine between them, and the similarities alone are learned. With
+    the lengths of the student's pieces, 10 (1 - cos) of the hidden states joins, token by token, for texts that come with
+    what the teacher reads as the same text.
     """
 
     def __init__(
@@ -97,20 +101,33 @@ class Distillation(nn.Module):
         temperature: float = 0.02,
         distance_weight: float = 10.0,
         prefix_weight: float = 0.3,
+        lengths: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.model = model
-        self.teacher = teacher.eval().requires_grad_(False)
+        self.teacher: Any = teacher.eval().requires_grad_(False)
         self.dims = tuple(dims)
         self.temperature, self.distance_weight, self.prefix_weight = temperature, distance_weight, prefix_weight
+        self.lengths = lengths
 
     def forward(self, features: Sequence[Features], labels: Tensor | None = None) -> dict[str, Tensor]:
-        """Features of S texts for the student, and of what the teacher reads in their place -> the loss by its parts."""
-        texts, targets = features
-        with torch.no_grad():
-            target = self.teacher(targets).float()
-        vectors = self.model(texts)["sentence_embedding"].float()
-        parts = {"divergence": similarity_divergence(vectors, target, self.temperature)}
+        """Features of S texts for the student, of what the teacher reads in their place, and of them as it reads them.
+
+        The last is read with `lengths` only. The result is the loss by its parts.
+        """
+        texts, targets, *same = features
+        found = self.model(texts)
+        vectors = found["sentence_embedding"].float()
+        parts = {}
+        if self.lengths is None:
+            with torch.no_grad():
+                target = self.teacher(targets).float()
+        else:
+            target, hidden = self.teacher.read(targets, same[0])
+            own = ends(texts["input_ids"], self.lengths)
+            distance = token_distance(found["token_embeddings"].float(), own, hidden, self.teacher.ends(same[0]))
+            parts["tokens"] = self.distance_weight * distance
+        parts["divergence"] = similarity_divergence(vectors, target, self.temperature)
         if self.dims:
             prefixes = prefix_divergence(vectors, target, self.temperature, self.dims)
             parts["prefixes"] = self.prefix_weight * prefixes

@@ -37,7 +37,8 @@ from fivefold.train.packaging import write_package
 from fivefold.train.sampling import Mixture
 from fivefold.train.student import build_student, student_config, student_tensors, without_tasks
 from fivefold.train.teacher import Teacher, read_teacher
-from fivefold.train.vocabulary import evidence, prune
+from fivefold.train.tokens import piece_lengths
+from fivefold.train.vocabulary import MASK, SPECIALS, evidence, prune
 
 PER_LANGUAGE = 60_000
 """Texts of each kind and language that the choice of pieces counts."""
@@ -135,26 +136,34 @@ def distil(plan: Plan, run: Run) -> None:
     schedule = plan.schedules["distil"]
     trained = assemble(plan.body(START), plan.tokenizer)
     learn(trained, body_but_words)
-    texts, targets = drawn_targets(plan.read(), schedule.steps * schedule.batch_size, run.seed)
+    texts, targets, same = drawn_texts(plan.read(), _rows(schedule), run.seed)
     teacher = Teacher(read_teacher(plan.teacher), max_length=schedule.max_length)
-    loss = Distillation(trained, teacher, trained[0].encoder.config.matryoshka_dimensions)
-    longer = replace(schedule, max_length=int(schedule.max_length * SLACK))
-    state = fit(
-        trained, {"texts": target_set(texts, targets)}, {"texts": loss}, schedule=longer, run=run, teacher=teacher
+    loss = Distillation(
+        trained, teacher, trained[0].encoder.config.matryoshka_dimensions, lengths=lengths_of(plan.tokenizer)
     )
-    _save(state, plan.work / BODY)
+    longer = replace(schedule, max_length=int(schedule.max_length * SLACK))
+    data = {"texts": target_set(texts, targets, same)}
+    _save(fit(trained, data, {"texts": loss}, schedule=longer, run=run, teacher=teacher), plan.work / BODY)
 
 
-def drawn_targets(corpora: Corpora, count: int, seed: int) -> tuple[list[str], list[str]]:
-    """`count` texts for the student, translations together, and what the teacher reads in place of each."""
+def drawn_texts(corpora: Corpora, count: int, seed: int) -> tuple[list[str], list[str], list[str]]:
+    """`count` texts for the student, translations together; what the teacher reads in place of each, and as the same."""
     mixture, rng = Mixture(corpora), np.random.default_rng(seed)
-    texts: list[str] = []
-    targets: list[str] = []
-    while len(texts) < count:
+    found: tuple[list[str], list[str], list[str]] = [], [], []
+    while len(found[0]) < count:
         for example in mixture.draw(rng, 64):
-            texts += example.texts
-            targets += example.targets
-    return texts[:count], targets[:count]
+            for column, more in zip(found, (example.texts, example.targets, example.same), strict=True):
+                column += more
+    texts, targets, same = (column[:count] for column in found)
+    return texts, targets, same
+
+
+def lengths_of(tokenizer: Tokenizer) -> Tensor:
+    """Characters of the student's pieces: [V]."""
+    vocabulary = tokenizer.get_vocab()
+    pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+    special = [vocabulary[piece] for piece in (*SPECIALS, MASK)]
+    return piece_lengths(pieces, unknown=vocabulary["<unk>"], special=special)
 
 
 def pairs(plan: Plan, run: Run) -> None:
@@ -221,7 +230,13 @@ def v3_nano(plan: Plan, run: Run, stages: Sequence[str] = (ALL,)) -> None:
 
 
 def _dealer(corpora: Corpora, schedule: Schedule, run: Run) -> Dealer:
-    return Dealer(corpora, rows=schedule.steps * schedule.batch_size, batch=schedule.batch_size, seed=run.seed)
+    return Dealer(corpora, rows=_rows(schedule), batch=schedule.batch_size, seed=run.seed)
+
+
+def _rows(schedule: Schedule) -> int:
+    """Of all devices, each of which has its own batches."""
+    devices: int = PartialState().num_processes
+    return schedule.steps * schedule.batch_size * devices
 
 
 def _save(state: Mapping[str, Tensor], path: Path) -> None:

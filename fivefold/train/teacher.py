@@ -25,10 +25,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fivefold.compact import INT4
 from fivefold.errors import CheckpointError
+from fivefold.train.tokens import ends, piece_lengths
 
 FloatArray = npt.NDArray[np.float32]
 QUERY, PASSAGE = "query: ", "passage: "
 """The prefixes this teacher was trained with: short or symmetric text, and passages."""
+PREFIXES = (QUERY, PASSAGE)
 
 _BLOCK = np.dtype([("scale", "<f2"), ("nibbles", "u1", 16)])
 _MAGIC = b"E5S1"
@@ -213,38 +215,59 @@ class Teacher(nn.Module):
         self.tokenizer = Tokenizer(models.Unigram(scored, unk_id=file.unk))
         self.tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         self._normal_forms = str.maketrans(file.normal_forms)
+        self._lengths = piece_lengths(file.pieces, unknown=file.unk, special=(file.bos, file.eos, file.pad))
 
     def normalise(self, text: str) -> str:
         """XLM-R's normaliser, character by character, and single spaces."""
         return re.sub(" +", " ", text.translate(self._normal_forms)).strip(" ")
 
     def features(self, texts: list[str]) -> dict[str, Tensor]:
-        """Token ids with the start and end token, cut to `max_length`, and padding: [S, L]."""
+        """Token ids with the start and end token, cut to `max_length`, and padding [S, L]; characters of the prefixes [S]."""
         clean = [self.normalise(text) for text in texts]
         found = self.tokenizer.encode_batch_fast(clean, add_special_tokens=False)
         limit = self.max_length - 2
         rows = [torch.tensor([self.file.bos, *e.ids[:limit], self.file.eos]) for e in found]
-        return {"input_ids": pad_sequence(rows, batch_first=True, padding_value=self.file.pad)}
+        return {
+            "input_ids": pad_sequence(rows, batch_first=True, padding_value=self.file.pad),
+            "prefixed": torch.tensor([next((len(p) for p in PREFIXES if t.startswith(p)), 0) for t in texts]),
+        }
 
     @torch.no_grad()
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        """-> unit vectors [S, D]; texts that are equal are read once, and texts of like length together."""
-        ids, back = torch.unique(features["input_ids"], dim=0, return_inverse=True)
-        lengths = (ids != self.file.pad).sum(1)
-        budget = BATCH_TOKENS.get(ids.device.type, BATCH_TOKENS["cpu"])
-        order = lengths.argsort(descending=True)
-        parts = [self._pooled(ids[rows], lengths[rows]) for rows in _batches(order, lengths, budget)]
-        vectors = torch.empty(len(ids), self.file.hidden_size, device=ids.device)
-        vectors[order] = torch.cat(parts).float()
-        return F.normalize(vectors[back], dim=-1)
+        """-> unit vectors [S, D]."""
+        ids = features["input_ids"]
+        return self.pooled(self.hidden(ids), ids)
 
-    def _pooled(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Mean of the hidden states over each row's tokens: [S, D]."""
-        width = int(lengths.max())
-        mask = torch.arange(width, device=ids.device) < lengths[:, None]  # [S, L]
-        hidden = self.model(input_ids=ids[:, :width], attention_mask=mask).last_hidden_state  # [S, L, D]
-        mean: Tensor = (hidden * mask[..., None]).sum(1) / lengths[:, None]
-        return mean
+    @torch.no_grad()
+    def read(self, targets: Mapping[str, Tensor], same: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Unit vectors of the first [S, D] and hidden states of the second [S, M, D]; many texts are both, and read once."""
+        both = targets["input_ids"], same["input_ids"]
+        widths = [ids.shape[1] for ids in both]
+        ids = torch.cat([F.pad(x, (0, max(widths) - x.shape[1]), value=self.file.pad) for x in both])
+        first, second = torch.split(self.hidden(ids), [len(x) for x in both])  # type: ignore[no-untyped-call]
+        return self.pooled(first, ids[: len(first)]), second[:, : widths[1]]
+
+    def pooled(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        """Means of hidden states over each text's tokens, of unit length: [S, L, D], [S, L] -> [S, D]."""
+        mask = (ids != self.file.pad)[..., None]
+        return F.normalize((hidden * mask).sum(1), dim=-1)
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """Last hidden states: [S, L] -> [S, L, D]; texts that are equal are read once, and texts of like length together."""
+        distinct, back = torch.unique(ids, dim=0, return_inverse=True)
+        lengths = (distinct != self.file.pad).sum(1)
+        budget = BATCH_TOKENS.get(ids.device.type, BATCH_TOKENS["cpu"])
+        found = torch.zeros(*distinct.shape, self.file.hidden_size, device=ids.device)
+        for rows in _batches(lengths.argsort(descending=True), lengths, budget):
+            width = int(lengths[rows].max())
+            mask = torch.arange(width, device=ids.device) < lengths[rows][:, None]
+            read = self.model(input_ids=distinct[rows, :width], attention_mask=mask)
+            found[rows, :width] = read.last_hidden_state.float()
+        return found[back]
+
+    def ends(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Characters of each text, without its prefix, up to and with each token: [S, L]."""
+        return ends(features["input_ids"], self._lengths, features["prefixed"])
 
 
 BATCH_TOKENS = {"cpu": 512, "cuda": 65536}
