@@ -244,7 +244,7 @@ class Teacher(nn.Module):
         both = targets["input_ids"], same["input_ids"]
         widths = [ids.shape[1] for ids in both]
         ids = torch.cat([F.pad(x, (0, max(widths) - x.shape[1]), value=self.file.pad) for x in both])
-        first, second = torch.split(self.hidden(ids), [len(x) for x in both])  # type: ignore[no-untyped-call]
+        first, second = torch.split(self.hidden(ids), [len(x) for x in both])
         return self.pooled(first, ids[: len(first)]), second[:, : widths[1]]
 
     def pooled(self, hidden: Tensor, ids: Tensor) -> Tensor:
