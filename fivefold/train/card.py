@@ -62,8 +62,8 @@ counted in aligned strings and dictionary words under other free licences, of wh
 ## Scores
 
 Measured by `fivefold eval` with the files of this folder on development sets; columns are the way to encode (`own` is each
-kind of set with its own adapter, `body` none) and the number of dimensions. STS-B **train** was trained on, so STS-B is in-domain;
-so is the vital-article set, whose articles are others but of the same kind.
+kind of set with its own adapter, `body` none) and the number of dimensions. STS-B **train** was trained on, so STS-B is
+in-domain; so is the vital-article set, whose articles are others but of the same kind.
 
 {scores}
 
