@@ -34,9 +34,13 @@ def rotary_tables(positions: Tensor, head_dim: int, base: float, dtype: torch.dt
 
 
 def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate x [T, N, H] by its position; half-split pairing: dimension j turns with j + H/2."""
+    """Rotate x [T, N, H] by its position; half-split pairing: dimension j turns with j + H/2.
+
+    Under autocast the tables are wider than x, whose precision is kept.
+    """
     a, b = x.chunk(2, dim=-1)  # [T, N, H/2] each
-    return torch.cat((torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(b * cos, a, sin)), dim=-1)
+    turned = torch.cat((torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(b * cos, a, sin)), dim=-1)
+    return turned.to(x.dtype)
 
 
 def apply_turns(x: Tensor, turns: Tensor) -> Tensor:

@@ -111,8 +111,8 @@ class LoRALinear(LoRALayer):
         y = F.linear(x, self.weight, self.bias) if self.product is None else self.product(x)
         for tokens, A, B, scaling in self.terms(task_slices):
             y[tokens].addmm_(
-                (A @ x[tokens].T).T, B.T, alpha=scaling
-            )  # [t, R] [R, out]; BLAS is slow at [t, in] [in, R]
+                (A @ x[tokens].T).T, B.T.to(y.dtype), alpha=scaling
+            )  # [t, R] [R, out]; BLAS is slow at [t, in] [in, R], and autocast narrows y
         return y
 
     @torch.no_grad()

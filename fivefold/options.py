@@ -1,4 +1,4 @@
-"""The options of every command, and the table of commands. Every option's text says its default; docs/cli.md is made from them.
+"""The options of every command that runs a model. Every option's text says its default; docs/cli.md is made from them.
 
 Choices are written out here, so that `--help` loads neither torch nor numpy; a test holds them to the tables that decide.
 """
@@ -6,8 +6,6 @@ Choices are written out here, so that `--help` loads neither torch nor numpy; a 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from fivefold.config import TASKS
 
@@ -34,17 +32,8 @@ LIMIT_OPTIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One command: its module in fivefold/commands, one line of help, and the function that adds its options."""
-
-    name: str
-    summary: str
-    options: Callable[[Parser], None]
-    details: str = ""
-
-
-def _embed_options(add: Parser) -> None:
+def embed_options(add: Parser) -> None:
+    """`fivefold embed`."""
     add.add_argument(
         "inputs", nargs="*", default=["-"], metavar="INPUT", help="files to read; - is standard input (default: -)"
     )
@@ -86,12 +75,13 @@ def _embed_options(add: Parser) -> None:
     add.add_argument(
         "--max-length", type=int, metavar="N", help="tokens a text may have (default: all the model can read)"
     )
-    _task_option(add, "none, the body without adapter or prompt; retrieval.passage with --chunk-tokens")
-    _vector_options(add)
-    _model_options(add)
+    task_option(add, "none, the body without adapter or prompt; retrieval.passage with --chunk-tokens")
+    vector_options(add)
+    model_options(add)
 
 
-def _batch_options(add: Parser) -> None:
+def batch_options(add: Parser) -> None:
+    """`fivefold batch`."""
     add.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="files, folders, or URLs of either, such as s3://bucket/rows"
     )
@@ -106,8 +96,8 @@ def _batch_options(add: Parser) -> None:
         help="send vectors to a vector store, such as lancedb:///folder/table; --output then holds what is on its way "
         "(default: they stay in --output)",
     )
-    _corpus_options(add)
-    _worker_options(add)
+    corpus_options(add)
+    worker_options(add)
     add.add_argument(
         "--update", action="store_true", help="embed parts again whose rows changed (default: refuse, and name them)"
     )
@@ -120,12 +110,13 @@ def _batch_options(add: Parser) -> None:
         help="check all rows, embed a few, say what time, space and memory the job will take (default: do the job)",
     )
     add.add_argument("--json", action="store_true", help="print JSON and no progress (default: text for people)")
-    _task_option(add, "retrieval.passage")
-    _vector_options(add)
-    _model_options(add)
+    task_option(add, "retrieval.passage")
+    vector_options(add)
+    model_options(add)
 
 
-def _corpus_options(add: Parser) -> None:
+def corpus_options(add: Parser) -> None:
+    """What a corpus is read as and written to."""
     add.add_argument(
         "--input-format",
         choices=INPUT_FORMATS,
@@ -169,7 +160,8 @@ def _corpus_options(add: Parser) -> None:
     )
 
 
-def _worker_options(add: Parser) -> None:
+def worker_options(add: Parser) -> None:
+    """How many work, and on what."""
     add.add_argument(
         "--workers",
         default="0",
@@ -189,7 +181,8 @@ def _worker_options(add: Parser) -> None:
     )
 
 
-def _search_options(add: Parser) -> None:
+def search_options(add: Parser) -> None:
+    """`fivefold search`."""
     add.add_argument(
         "sources",
         nargs="*",
@@ -221,17 +214,18 @@ def _search_options(add: Parser) -> None:
         help="folder of the index (default: one in your cache folder for these sources and settings)",
     )
     add.add_argument("--rebuild", action="store_true", help="make the index anew (default: update what changed)")
-    _passage_options(add)
-    _task_option(
+    passage_options(add)
+    task_option(
         add,
         "retrieval.passage, and retrieval.query for the queries; any other task is used for both; of a store, what it "
         "was made with",
     )
-    _dimension_option(add)
-    _model_options(add)
+    dimension_option(add)
+    model_options(add)
 
 
-def _index_options(add: Parser) -> None:
+def index_options(add: Parser) -> None:
+    """`fivefold index`."""
     add.add_argument(
         "sources",
         nargs="+",
@@ -244,14 +238,15 @@ def _index_options(add: Parser) -> None:
         metavar="URL",
         help="where passages go: lancedb:///folder/table, qdrant://host/name, ... (required, no default)",
     )
-    _passage_options(add)
-    _task_option(add, "retrieval.passage")
-    _dimension_option(add)
-    _precision_option(add)
-    _model_options(add)
+    passage_options(add)
+    task_option(add, "retrieval.passage")
+    dimension_option(add)
+    precision_option(add)
+    model_options(add)
 
 
-def _passage_options(add: Parser) -> None:
+def passage_options(add: Parser) -> None:
+    """How files are cut into passages."""
     add.add_argument(
         "--lines", action="store_true", help="every line is a passage (default: passages are late chunks of each file)"
     )
@@ -260,40 +255,45 @@ def _passage_options(add: Parser) -> None:
     )
 
 
-def _similarity_options(add: Parser) -> None:
+def similarity_options(add: Parser) -> None:
+    """`fivefold similarity`."""
     add.add_argument("texts", nargs="+", metavar="TEXT", help="two or more texts")
     add.add_argument("--json", action="store_true", help="print the matrix as JSON (default: text for people)")
-    _task_option(add, "text-matching")
-    _dimension_option(add)
-    _model_options(add)
+    task_option(add, "text-matching")
+    dimension_option(add)
+    model_options(add)
 
 
-def _info_options(add: Parser) -> None:
+def info_options(add: Parser) -> None:
+    """`fivefold info`."""
     add.add_argument("--json", action="store_true", help="print JSON (default: text for people)")
-    _source_options(add)
+    source_options(add)
 
 
-def _convert_options(add: Parser) -> None:
+def convert_options(add: Parser) -> None:
+    """`fivefold convert`."""
     add.add_argument("source", metavar="SOURCE", help="a shipped name, a folder or a hub id")
     add.add_argument("target", metavar="TARGET", help="folder to write; it must not exist or be empty")
     add.add_argument(
         "--layout", required=True, choices=LAYOUTS, help="tensor names and files to write (required, no default)"
     )
-    _hub_options(add)
+    hub_options(add)
 
 
-def _export_options(add: Parser) -> None:
+def export_options(add: Parser) -> None:
+    """`fivefold export`."""
     add.add_argument("format", choices=EXPORT_FORMATS, help="what to write")
     add.add_argument("source", metavar="MODEL", help="a shipped name, a folder or a hub id")
     add.add_argument("target", metavar="FOLDER", help="folder to write; it must not exist or be empty")
     add.add_argument(
         "--int8", action="store_true", help="matrices in 8 bits, adapters in float32 (default: everything in float32)"
     )
-    _task_option(add, "all of them in one graph, which is told a task for each row")
-    _hub_options(add)
+    task_option(add, "all of them in one graph, which is told a task for each row")
+    hub_options(add)
 
 
-def _serve_options(add: Parser) -> None:
+def serve_options(add: Parser) -> None:
+    """`fivefold serve`."""
     add.add_argument("--host", metavar="ADDRESS", help="0.0.0.0 is every interface (default: 127.0.0.1)")
     add.add_argument("--port", type=int, metavar="N", help="(default: 8080)")
     add.add_argument(
@@ -342,31 +342,36 @@ def _serve_options(add: Parser) -> None:
     add.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="(default: info)"
     )
-    _model_options(add)
+    model_options(add)
     add.set_defaults(model=None)  # so that the environment can name it
 
 
-def _task_option(add: Parser, default: str) -> None:
+def task_option(add: Parser, default: str) -> None:
+    """`--task`, with what happens without it."""
     names = ", ".join(task.name for task in TASKS)
     add.add_argument("--task", metavar="TASK", help=f"adapter: {names}, or none (default: {default})")
 
 
-def _dimension_option(add: Parser) -> None:
+def dimension_option(add: Parser) -> None:
+    """`--truncate-dim`."""
     add.add_argument("--truncate-dim", type=int, metavar="N", help="keep the first N dimensions (default: all)")
 
 
-def _precision_option(add: Parser) -> None:
+def precision_option(add: Parser) -> None:
+    """`--precision`."""
     add.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the vectors (default: float32)")
 
 
-def _vector_options(add: Parser) -> None:
-    _dimension_option(add)
-    _precision_option(add)
+def vector_options(add: Parser) -> None:
+    """What vectors look like."""
+    dimension_option(add)
+    precision_option(add)
     add.add_argument("--no-normalize", action="store_true", help="leave vectors at their length (default: unit length)")
 
 
-def _model_options(add: Parser) -> None:
-    _source_options(add)
+def model_options(add: Parser) -> None:
+    """A model, and what it runs on."""
+    source_options(add)
     add.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, ... (default: a GPU where there is one)")
     add.add_argument(
         "--backend", choices=BACKENDS, default="torch", help="onnx is ONNX Runtime, on a CPU (default: torch)"
@@ -396,14 +401,16 @@ def _model_options(add: Parser) -> None:
     )
 
 
-def _source_options(add: Parser) -> None:
+def source_options(add: Parser) -> None:
+    """A model."""
     add.add_argument(
         "--model", default="v3-nano", metavar="MODEL", help="a shipped name, a folder or a hub id (default: v3-nano)"
     )
-    _hub_options(add)
+    hub_options(add)
 
 
-def _hub_options(add: Parser) -> None:
+def hub_options(add: Parser) -> None:
+    """How a model comes from the hub."""
     add.add_argument(
         "--revision", metavar="REF", help="branch, tag or commit of a hub model (default: its main branch)"
     )
@@ -417,55 +424,3 @@ def _hub_options(add: Parser) -> None:
         action="store_true",
         help="fetch weights under a non-commercial licence (default: refuse, and name the licence)",
     )
-
-
-COMMANDS = (
-    Command(
-        "embed",
-        "Turn texts into vectors.",
-        _embed_options,
-        "Reads plain text, lines, JSONL, CSV, TSV or Parquet; writes npy, JSONL or Parquet. JSONL and\n"
-        "Parquet keep every column of the input and add the vector. A row that cannot be read or embedded\n"
-        "stops the run and is named.",
-    ),
-    Command(
-        "batch",
-        "Turn a whole corpus into vectors: on several cores, GPUs or machines, going on where it was stopped.",
-        _batch_options,
-        "Reads JSONL, CSV, TSV, Parquet, Arrow, lines, and folders of them or of text files; writes Parquet or a\n"
-        "vector store. Started again, it does what is missing and nothing twice. Rows that fail are named in\n"
-        "_fivefold/errors.jsonl of the output, and the job goes on.",
-    ),
-    Command(
-        "search",
-        "Find the passages of files that answer a query, in any language.",
-        _search_options,
-        "The first run embeds the sources into an index; later runs embed only files that changed. The\n"
-        "index belongs to one model, task and number of dimensions, and refuses queries with another; so\n"
-        "does a vector store, searched with --store.",
-    ),
-    Command(
-        "index",
-        "Put the passages of files into a vector store.",
-        _index_options,
-        "Run again, it replaces each named file's passages. The store keeps which model, task and number of\n"
-        "dimensions its vectors are of, and others are refused.",
-    ),
-    Command("similarity", "Cosine similarity of texts: a number for two, a table for more.", _similarity_options),
-    Command("info", "What a model is: shapes, tasks, prompts, licence, files.", _info_options),
-    Command(
-        "serve",
-        "Answer over HTTP: Jina's, OpenAI's and TEI's APIs, and a page to try them.",
-        _serve_options,
-        "Every option without a fixed list, but for --prompt, can also stand in the environment, as FIVEFOLD_ and its name:\n"
-        "FIVEFOLD_MAX_QUEUE_TOKENS=65536. The command line wins. --device takes several, with commas between:\n"
-        "one queue feeds them all. SIGTERM finishes what was accepted.",
-    ),
-    Command("convert", "Write a model in another checkpoint layout.", _convert_options),
-    Command(
-        "export",
-        "Write a model as a graph for another runtime.",
-        _export_options,
-        "With --task the adapter is folded into the weights, and the graph needs to be told no task.",
-    ),
-)

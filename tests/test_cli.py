@@ -18,9 +18,8 @@ import pytest
 
 from fivefold import Embedder, __version__
 from fivefold.checkpoint import save_adapter
-from fivefold.cli import main, parser
+from fivefold.cli import COMMANDS, main, parser
 from fivefold.jobs.store import Rows
-from fivefold.options import COMMANDS
 
 ROWS = [
     {"id": 7, "text": "a fox", "kind": "retrieval.query"},
@@ -491,8 +490,8 @@ def test_choices_are_those_of_the_library() -> None:
     assert options.PRECISIONS == tuple(vectors.PRECISIONS)
     assert options.LAYOUTS == tuple(layouts.LAYOUTS)
     limits = f"{embedder.MAX_BATCH_TOKENS['cpu']} on a CPU, {embedder.MAX_BATCH_TOKENS['cuda']} on a GPU"
-    with_limits = [command for command in options.COMMANDS if "--max-batch-tokens" in _help(command)]
-    assert len(with_limits) == 6
+    with_limits = [command for command in COMMANDS if "--max-batch-tokens" in _help(command)]
+    assert len(with_limits) == 7
     assert all(limits in " ".join(_help(command).split()) for command in with_limits)
 
 

@@ -14,8 +14,7 @@ import pytest
 
 import fivefold
 from fivefold.checkpoint import convert
-from fivefold.cli import parser
-from fivefold.options import COMMANDS
+from fivefold.cli import COMMANDS, parser
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -10,6 +10,7 @@ Shapes: B texts, L tokens of the longest, T tokens in all, D hidden.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,6 +23,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from tokenizers import Tokenizer as RustTokenizer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
 
 from fivefold.checkpoint import load_encoder, write
 from fivefold.errors import InputError
@@ -170,6 +172,12 @@ class Transformer(InputModule):
     def get_embedding_dimension(self) -> int:
         """D."""
         return self.encoder.config.hidden_size
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
+        """From now on backward computes each layer's activations again, as a trainer's `gradient_checkpointing` asks."""
+        options = {"use_reentrant": False, **(gradient_checkpointing_kwargs or {})}
+        for layer in self.encoder.layers:
+            layer.forward = partial(checkpoint, partial(type(layer).forward, layer), **options)
 
     def save(self, output_path: str, *, safe_serialization: bool = True) -> None:
         """Write the model in our own layout, which `Embedder` loads too; the folder may hold one already."""

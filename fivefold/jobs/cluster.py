@@ -126,7 +126,10 @@ def started(workers: Workers) -> Iterator[None]:
     }
     try:
         ray.init(
-            address=workers.address, log_to_driver=False, logging_level="ERROR", **({} if workers.address else own)
+            address=workers.address or "local",  # with None it would take one that somebody started here
+            log_to_driver=False,
+            logging_level="ERROR",
+            **({} if workers.address else own),
         )
     except Exception as error:  # Ray raises it bare where a process of its own does not come up in time
         where = workers.address or "on this machine"

@@ -84,7 +84,10 @@ def _start(replicas: Replicas) -> None:
     own = {"num_cpus": math.ceil(replicas.most * replicas.cpus) + 1, "include_dashboard": False}
     try:
         ray.init(
-            address=replicas.address, log_to_driver=False, logging_level="ERROR", **({} if replicas.address else own)
+            address=replicas.address or "local",  # with None it would take one that somebody started here
+            log_to_driver=False,
+            logging_level="ERROR",
+            **({} if replicas.address else own),
         )
     except Exception as error:  # Ray raises it bare where a process of its own does not come up in time
         raise InputError(f"there is no Ray {replicas.address or 'on this machine'}: {error}") from None

@@ -1,17 +1,139 @@
-"""Losses of the distillation and of the adapters, each over vectors and over their Matryoshka prefixes.
+"""The losses that sentence-transformers lacks, and the paper's settings of those it has.
 
-Shapes: S texts, D hidden, d kept dims, P pairs.
+    contrast      InfoNCE both ways, all rows' negatives in the denominator from query to passage (the papers' L_triplet;
+                  without negatives, their L_pairs): the library's, in small pieces where a batch exceeds memory
+    ordered       CoSENT: the library's
+    separated     CoSENT over every pair of a batch of labelled texts, 1 where the labels agree and 0 elsewhere
+    Distillation  a teacher's vectors, the similarities between them, and its hidden states token by token
+
+The first three are taken over the Matryoshka prefixes, with equal weights.
+
+Shapes: S texts, D hidden, d kept dims.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from sentence_transformers.sentence_transformer.losses import (
+    CachedMultipleNegativesRankingLoss,
+    CoSENTLoss,
+    MatryoshkaLoss,
+    MultipleNegativesRankingLoss,
+)
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-Loss = Callable[[Tensor], Tensor]
+from fivefold.train.tokens import ends, token_distance
+
+Features = dict[str, Any]
+BOTH_WAYS: dict[str, Any] = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
+
+
+def contrast(model: nn.Module, temperature: float, dims: Sequence[int], *, piece: int | None = None) -> nn.Module:
+    """For columns query, passage, any number of negatives; `piece` rows at a time go through the model."""
+    options = {"scale": 1 / temperature, **BOTH_WAYS}
+    if piece is None:
+        return over_prefixes_of(model, MultipleNegativesRankingLoss(model, **options), dims)
+    return over_prefixes_of(model, CachedMultipleNegativesRankingLoss(model, mini_batch_size=piece, **options), dims)
+
+
+def ordered(model: nn.Module, temperature: float, dims: Sequence[int]) -> nn.Module:
+    """For columns first, second, score."""
+    return over_prefixes_of(model, CoSENTLoss(model, scale=1 / temperature), dims)
+
+
+def separated(model: nn.Module, temperature: float, dims: Sequence[int]) -> nn.Module:
+    """For columns text, label."""
+    return over_prefixes_of(model, LabelCoSENT(model, temperature), dims)
+
+
+def over_prefixes_of(model: nn.Module, loss: nn.Module, dims: Sequence[int]) -> nn.Module:
+    """Mean of a loss over prefixes of the vectors (Kusupati et al. 2022, arXiv 2205.13147); none leave it as it is."""
+    if not dims:
+        return loss
+    wrapped: nn.Module = MatryoshkaLoss(model, loss, list(dims), [1 / len(dims)] * len(dims))
+    return wrapped
+
+
+class LabelCoSENT(nn.Module):
+    """Pairs of one label must have larger cosines than pairs of two."""
+
+    def __init__(self, model: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.model = model
+        self.temperature = temperature
+
+    def forward(self, features: Iterable[Features], labels: Tensor) -> Tensor:
+        """Features of S texts, labels [S] -> scalar."""
+        (texts,) = features
+        return label_cosent(self.model(texts)["sentence_embedding"], labels, self.temperature)
+
+
+def label_cosent(vectors: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """log(1 + sum exp((cos(c, d) - cos(a, b)) / t)) over pairs a, b of one label and c, d of two: [S, d], [S] -> scalar.
+
+    The sum over all pairs of pairs is a product of two sums, so nothing of size S^4 is formed.
+    """
+    upper = torch.ones(len(labels), len(labels), dtype=torch.bool, device=vectors.device).triu(1)
+    cosines = _cosines(vectors.float()) / temperature
+    alike = labels[:, None] == labels
+    gap = cosines[upper & ~alike].logsumexp(0) + (-cosines[upper & alike]).logsumexp(0)
+    return F.softplus(gap)
+
+
+class Distillation(nn.Module):
+    """10 (1 - cos) to the teacher, the divergence of the in-batch similarities, and with less weight that of prefixes.
+
+    Where teacher and student differ in width there is no cosine between them, and the similarities alone are learned. With
+    the lengths of the student's pieces, 10 (1 - cos) of the hidden states joins, token by token, for texts that come with
+    what the teacher reads as the same text.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        teacher: nn.Module,
+        dims: Sequence[int],
+        *,
+        temperature: float = 0.02,
+        distance_weight: float = 10.0,
+        prefix_weight: float = 0.3,
+        lengths: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.teacher: Any = teacher.eval().requires_grad_(False)
+        self.dims = tuple(dims)
+        self.temperature, self.distance_weight, self.prefix_weight = temperature, distance_weight, prefix_weight
+        self.lengths = lengths
+
+    def forward(self, features: Sequence[Features], labels: Tensor | None = None) -> dict[str, Tensor]:
+        """Features of S texts for the student, of what the teacher reads in their place, and of them as it reads them.
+
+        The last is read with `lengths` only. The result is the loss by its parts.
+        """
+        texts, targets, *same = features
+        found = self.model(texts)
+        vectors = found["sentence_embedding"].float()
+        parts = {}
+        if self.lengths is None:
+            with torch.no_grad():
+                target = self.teacher(targets).float()
+        else:
+            target, hidden = self.teacher.read(targets, same[0])
+            own = ends(texts["input_ids"], self.lengths)
+            distance = token_distance(found["token_embeddings"].float(), own, hidden, self.teacher.ends(same[0]))
+            parts["tokens"] = self.distance_weight * distance
+        parts["divergence"] = similarity_divergence(vectors, target, self.temperature)
+        if self.dims:
+            prefixes = prefix_divergence(vectors, target, self.temperature, self.dims)
+            parts["prefixes"] = self.prefix_weight * prefixes
+        if vectors.shape == target.shape:
+            parts["distance"] = self.distance_weight * cosine_distance(vectors, target)
+        return parts
 
 
 def cosine_distance(student: Tensor, target: Tensor) -> Tensor:
@@ -35,7 +157,7 @@ def similarity_divergence(
     return F.kl_div(found, wanted, log_target=True, reduction="batchmean")
 
 
-def prefix_divergence(student: Tensor, target: Tensor, temperature: float, dims: tuple[int, ...]) -> Tensor:
+def prefix_divergence(student: Tensor, target: Tensor, temperature: float, dims: Sequence[int]) -> Tensor:
     """Mean of `similarity_divergence` over prefixes of the student against the whole target: [S, D], [S, D] -> scalar.
 
     Cosines of a cut vector spread wider than those of the whole, so each prefix gets a temperature wider by the same factor.
@@ -45,7 +167,7 @@ def prefix_divergence(student: Tensor, target: Tensor, temperature: float, dims:
     def divergence(cut: Tensor) -> Tensor:
         return similarity_divergence(cut, target, temperature, temperature * _spread(cut.detach()) / whole)
 
-    return over_prefixes(divergence, student, dims)
+    return torch.stack([divergence(student[:, :d]) for d in dims]).mean()
 
 
 def _spread(vectors: Tensor) -> Tensor:
@@ -53,54 +175,8 @@ def _spread(vectors: Tensor) -> Tensor:
     return _off_diagonal(_cosines(vectors)).std().clamp_min(1e-3)
 
 
-def match_divergence(
-    queries: Tensor, passages: Tensor, target_queries: Tensor, target_passages: Tensor, temperature: float
-) -> Tensor:
-    """KL of each query's softmax over the passages from the target's: queries [P, d], targets [P, D] -> scalar."""
-    wanted = (F.normalize(target_queries, dim=-1) @ F.normalize(target_passages, dim=-1).T) / temperature
-    found = (F.normalize(queries, dim=-1) @ F.normalize(passages, dim=-1).T) / temperature
-    return F.kl_div(found.log_softmax(-1), wanted.log_softmax(-1), log_target=True, reduction="batchmean")
-
-
 def _off_diagonal(square: Tensor) -> Tensor:
     """[S, S] -> [S, S - 1] without the diagonal."""
     size = len(square)
     keep = ~torch.eye(size, dtype=torch.bool, device=square.device)
     return square[keep].view(size, size - 1)
-
-
-def info_nce(queries: Tensor, passages: Tensor, temperature: float, same: Tensor | None = None) -> Tensor:
-    """In-batch contrast in both directions: row i of queries [P, d] belongs to row i of passages [P, d] -> scalar.
-
-    `same` [P, P] marks other rows that are no true negatives.
-    """
-    logits = F.normalize(queries, dim=-1) @ F.normalize(passages, dim=-1).T / temperature
-    if same is not None:
-        diagonal = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
-        logits = logits.masked_fill(same & ~diagonal, -torch.inf)
-    rows = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, rows) + F.cross_entropy(logits.T, rows)) / 2
-
-
-def supervised_contrast(vectors: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Each row against its class (Khosla et al. 2020, arXiv 2004.11362, L_out): [S, d], [S] -> scalar."""
-    log_share = _off_diagonal(_cosines(vectors) / temperature).log_softmax(-1)  # [S, S - 1]
-    positive = _off_diagonal(labels[:, None] == labels)
-    counts = positive.sum(1)
-    per_row = (log_share * positive).sum(1)[counts > 0] / counts[counts > 0]
-    return -per_row.mean() if len(per_row) else vectors.sum() * 0
-
-
-def cosent(first: Tensor, second: Tensor, scores: Tensor, temperature: float) -> Tensor:
-    """Pairs people found more alike must have the larger cosine: log(1 + sum exp((cos_j - cos_i) / t)) over scores i > j.
-
-    first, second [P, d], scores [P] -> scalar.
-    """
-    cosines = F.cosine_similarity(first, second, dim=-1) / temperature
-    gaps = (cosines[None, :] - cosines[:, None])[scores[:, None] > scores[None, :]]
-    return torch.logsumexp(torch.cat([gaps.new_zeros(1), gaps]), 0)
-
-
-def over_prefixes(loss: Loss, vectors: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Mean of `loss` over the prefixes of `vectors` [S, D] (Kusupati et al. 2022, arXiv 2205.13147)."""
-    return torch.stack([loss(vectors[:, :d]) for d in dims]).mean()

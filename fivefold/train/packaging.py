@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,21 +12,37 @@ from torch import Tensor
 
 from fivefold.checkpoint import write
 from fivefold.config import ModelConfig
-from fivefold.train.adapters import GROUPS, stack_adapters
 from fivefold.train.card import model_card
+from fivefold.train.families import FAMILIES
+
+Banks = Mapping[str, Tensor]
 
 
-def write_package(work: Path, target: Path, *, scores: Path | None = None) -> None:
-    """Join what the training commands left in `work` into the model folder `target`, which must not exist yet."""
+def write_package(
+    work: Path, body: Path, target: Path, *, updates: Mapping[str, int], scores: Path | None = None
+) -> None:
+    """Join a body and the adapters of the working folder into the model folder `target`, which must not exist yet.
+
+    Args:
+        work: with config.json, tokenizer.json and the adapters of every family.
+        body: its tensors.
+        target: the new folder.
+        updates: of each stage, for the model card.
+        scores: what `fivefold eval` printed, for the model card.
+    """
     config = ModelConfig.from_folder(work)
-    tensors = {**load_file(work / "body.safetensors"), **_banks(work, config)}
-    write(target, config, tensors, quantize="int4-words")
+    groups = {family.tasks: load_file(work / f"adapters-{name}.safetensors") for name, family in FAMILIES.items()}
+    banks = {name: bank.to(torch.float16) for name, bank in stack_adapters(config, groups).items()}
+    write(target, config, {**load_file(body), **banks}, quantize="int4-words")
     shutil.copyfile(work / "tokenizer.json", target / "tokenizer.json")
-    measured = json.loads(scores.read_text(encoding="utf-8")) if scores else {}
-    (target / "README.md").write_text(model_card(config, measured), encoding="utf-8")
+    measured = scores.read_text(encoding="utf-8") if scores else ""
+    (target / "README.md").write_text(model_card(config, updates=updates, scores=measured), encoding="utf-8")
 
 
-def _banks(work: Path, config: ModelConfig) -> dict[str, Tensor]:
-    """All adapters in half precision: a bank for each layer, tasks in the configuration's order."""
-    groups = {group.tasks: load_file(work / f"adapters-{name}.safetensors") for name, group in GROUPS.items()}
-    return {name: bank.to(torch.float16) for name, bank in stack_adapters(config, groups).items()}
+def stack_adapters(config: ModelConfig, groups: Mapping[tuple[str, ...], Banks]) -> dict[str, Tensor]:
+    """Banks of the families -> banks of the whole model, tasks in the order of its configuration."""
+    where = {task: (tensors, row) for tasks, tensors in groups.items() for row, task in enumerate(tasks)}
+    names = next(iter(groups.values()))
+    return {
+        name: torch.stack([where[task][0][name][where[task][1]] for task in config.lora_adaptations]) for name in names
+    }

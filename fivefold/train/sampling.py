@@ -30,21 +30,34 @@ RUN_LENGTHS = 2, 17
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Texts for the student, and for each the prefixed text whose teacher vector it should have."""
+    """Texts for the student, for each the prefixed text whose teacher vector it should have, and its own with its prefix.
+
+    The last is empty where the teacher never saw such a text, and its hidden states are no model.
+    """
 
     texts: tuple[str, ...]
     targets: tuple[str, ...]
+    same: tuple[str, ...]
+
+
+def prefixed(prefix: str, texts: Iterable[str]) -> tuple[str, ...]:
+    """As the teacher reads them."""
+    return tuple(prefix + text for text in texts)
 
 
 Draw = Callable[[Generator], Example]
 
 
-class _Spoken(Protocol):
+class Spoken(Protocol):
+    """A row that says its language."""
+
     @property
-    def lang(self) -> str: ...
+    def lang(self) -> str:
+        """Its code."""
+        ...
 
 
-Row = TypeVar("Row", bound=_Spoken)
+Row = TypeVar("Row", bound=Spoken)
 
 
 class ByLanguage(Generic[Row]):
@@ -89,14 +102,16 @@ class Translations:
         """One sentence in up to `count` languages, all aimed at the English one's vector."""
         segment = self.segments[int(rng.integers(len(self.segments)))]
         langs = self.languages(rng, segment, count)
-        return Example(tuple(segment.texts[x] for x in langs), (QUERY + segment.texts["en"],) * len(langs))
+        texts = tuple(segment.texts[x] for x in langs)
+        return Example(texts, (QUERY + segment.texts["en"],) * len(langs), prefixed(QUERY, texts))
 
     def draw_run(self, rng: Generator, count: int) -> Example:
         """Neighbouring segments read as one passage, in up to `count` languages."""
         length = int(np.exp(rng.uniform(*np.log(RUN_LENGTHS))))
         run = self.run(rng, length)
         langs = self.languages(rng, run[0], count)
-        return Example(tuple(joined(run, lang) for lang in langs), (PASSAGE + joined(run, "en"),) * len(langs))
+        texts = tuple(joined(run, lang) for lang in langs)
+        return Example(texts, (PASSAGE + joined(run, "en"),) * len(langs), prefixed(PASSAGE, texts))
 
     def run(self, rng: Generator, length: int) -> Sequence[Segment]:
         """`length` neighbouring segments."""
@@ -122,13 +137,14 @@ def draw_pair(rng: Generator, rows: ByLanguage[Pair]) -> Example:
         prompts.get("retrieval.query", "") + row.query,
         prompts.get("retrieval.passage", "") + row.passage,
     )
-    return Example(texts, (QUERY + row.query, PASSAGE + row.passage))
+    targets = QUERY + row.query, PASSAGE + row.passage
+    return Example(texts, targets, ("", "") if prompts else targets)
 
 
 def draw_texts(rng: Generator, rows: ByLanguage[Labelled]) -> Example:
     """Two short texts of one language."""
     texts = tuple(row.text for row in rows.draw(rng, 2))
-    return Example(texts, tuple(QUERY + text for text in texts))
+    return Example(texts, prefixed(QUERY, texts), prefixed(QUERY, texts))
 
 
 class Mixture:

@@ -14,6 +14,7 @@ Shapes: V rows, D hidden, F intermediate.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ _LAYER_PARTS: Mapping[str, tuple[str, ...]] = {
 
 def student_config(file: TeacherFile, vocab_size: int, *, matryoshka: tuple[int, ...] = MATRYOSHKA) -> ModelConfig:
     """The teacher's sizes as a v3 model with all five adapters and the standard prompts."""
-    return ModelConfig(
+    body = ModelConfig(
         vocab_size=vocab_size,
         hidden_size=file.hidden_size,
         num_hidden_layers=file.num_layers,
@@ -60,13 +61,23 @@ def student_config(file: TeacherFile, vocab_size: int, *, matryoshka: tuple[int,
         eos_token_id=SPECIALS.index("</s>"),
         pooler=False,
         rotary_emb_base=ROTARY_BASE,
-        lora_adaptations=tuple(task.name for task in TASKS),
         lora_rank=RANK,
         lora_alpha=1,
-        task_instructions={task.name: task.prompt for task in TASKS},
-        matryoshka_dimensions=matryoshka,
+        matryoshka_dimensions=tuple(dims for dims in matryoshka if dims <= file.hidden_size),
         torch_dtype="float32",
     )
+    return with_tasks(body)
+
+
+def with_tasks(config: ModelConfig) -> ModelConfig:
+    """The same body with the release's five tasks and their prompts."""
+    prompts = {task.name: task.prompt for task in TASKS}
+    return replace(config, lora_adaptations=tuple(prompts), task_instructions=prompts)
+
+
+def without_tasks(config: ModelConfig) -> ModelConfig:
+    """The body alone, whose adapters would no longer fit once it has changed."""
+    return replace(config, lora_adaptations=(), task_instructions={})
 
 
 def student_tensors(file: TeacherFile, rows: list[int]) -> Tensors:

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from fivefold.compact import INT4
 from fivefold.errors import CheckpointError
+from fivefold.train.tokens import ends, piece_lengths
 
 FloatArray = npt.NDArray[np.float32]
 QUERY, PASSAGE = "query: ", "passage: "
 """The prefixes this teacher was trained with: short or symmetric text, and passages."""
+PREFIXES = (QUERY, PASSAGE)
 
 _BLOCK = np.dtype([("scale", "<f2"), ("nibbles", "u1", 16)])
 _MAGIC = b"E5S1"
@@ -199,57 +201,104 @@ def _fill(module: torch.nn.Module, file: TeacherFile, name: str) -> None:
             parameter.copy_(file.vector(key).view_as(parameter))
 
 
-class Teacher:
-    """Texts -> the teacher's unit vectors."""
+class Teacher(nn.Module):
+    """Prefixed texts -> the teacher's unit vectors; `features` reads them, `forward` computes."""
 
-    def __init__(self, file: TeacherFile) -> None:
+    def __init__(self, file: TeacherFile, *, max_length: int = 512) -> None:
+        super().__init__()
         from tokenizers import Tokenizer, models, pre_tokenizers
 
         self.file = file
+        self.max_length = max_length
         self.model = _bert(file)
         scored = [(p, float(s)) for p, s in zip(file.pieces, file.scores, strict=True)]
         self.tokenizer = Tokenizer(models.Unigram(scored, unk_id=file.unk))
         self.tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         self._normal_forms = str.maketrans(file.normal_forms)
+        self._lengths = piece_lengths(file.pieces, unknown=file.unk, special=(file.bos, file.eos, file.pad))
 
     def normalise(self, text: str) -> str:
         """XLM-R's normaliser, character by character, and single spaces."""
         return re.sub(" +", " ", text.translate(self._normal_forms)).strip(" ")
 
-    def ids(self, texts: list[str], max_length: int) -> list[list[int]]:
-        """Token ids with the start and end token, cut to `max_length`."""
+    def features(self, texts: list[str]) -> dict[str, Tensor]:
+        """Token ids with the start and end token, cut to `max_length`, and padding [S, L]; characters of the prefixes [S]."""
         clean = [self.normalise(text) for text in texts]
         found = self.tokenizer.encode_batch_fast(clean, add_special_tokens=False)
-        return [[self.file.bos, *e.ids[: max_length - 2], self.file.eos] for e in found]
-
-    def encode(self, texts: list[str], *, max_length: int = 128, batch_tokens: int = 512, workers: int = 1) -> Tensor:
-        """Prefixed texts -> unit vectors [S, D], in batches of like length, which `workers` threads share."""
-        ids = self.ids(texts, max_length)
-        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
-        batches = _batches(order, [len(row) for row in ids], batch_tokens)
-        with ThreadPoolExecutor(workers) as threads:
-            vectors = list(threads.map(lambda batch: self._pooled([ids[i] for i in batch]), batches))
-        out = torch.empty(len(ids), self.file.hidden_size)
-        out[torch.tensor(order)] = torch.cat(vectors)
-        return F.normalize(out, dim=-1)
+        limit = self.max_length - 2
+        rows = [torch.tensor([self.file.bos, *e.ids[:limit], self.file.eos]) for e in found]
+        return {
+            "input_ids": pad_sequence(rows, batch_first=True, padding_value=self.file.pad),
+            "prefixed": torch.tensor([next((len(p) for p in PREFIXES if t.startswith(p)), 0) for t in texts]),
+        }
 
     @torch.no_grad()
-    def _pooled(self, ids: list[list[int]]) -> Tensor:
-        """Mean of the hidden states over each row's tokens: [S, D]."""
-        rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in ids], batch_first=True)
-        lengths = torch.tensor([len(row) for row in ids])
-        mask = torch.arange(rows.shape[1]) < lengths[:, None]  # [S, L]
-        hidden = self.model(input_ids=rows, attention_mask=mask).last_hidden_state  # [S, L, D]
-        mean: Tensor = (hidden * mask[..., None]).sum(1) / lengths[:, None]
-        return mean
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """-> unit vectors [S, D]."""
+        ids = features["input_ids"]
+        return self.pooled(self.hidden(ids), ids)
+
+    @torch.no_grad()
+    def read(self, targets: Mapping[str, Tensor], same: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Unit vectors of the first [S, D] and hidden states of the second [S, M, D]; many texts are both, and read once."""
+        both = targets["input_ids"], same["input_ids"]
+        widths = [ids.shape[1] for ids in both]
+        ids = torch.cat([F.pad(x, (0, max(widths) - x.shape[1]), value=self.file.pad) for x in both])
+        first, second = torch.split(self.hidden(ids), [len(x) for x in both])
+        return self.pooled(first, ids[: len(first)]), second[:, : widths[1]]
+
+    def pooled(self, hidden: Tensor, ids: Tensor) -> Tensor:
+        """Means of hidden states over each text's tokens, of unit length: [S, L, D], [S, L] -> [S, D]."""
+        mask = (ids != self.file.pad)[..., None]
+        return F.normalize((hidden * mask).sum(1), dim=-1)
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """Last hidden states: [S, L] -> [S, L, D]; texts that are equal are read once, and texts of like length together."""
+        distinct, back = torch.unique(ids, dim=0, return_inverse=True)
+        lengths = (distinct != self.file.pad).sum(1)
+        budget = BATCH_TOKENS.get(ids.device.type, BATCH_TOKENS["cpu"])
+        found = torch.zeros(*distinct.shape, self.file.hidden_size, device=ids.device)
+        for rows in _batches(lengths.argsort(descending=True), lengths, budget):
+            width = int(lengths[rows].max())
+            mask = torch.arange(width, device=ids.device) < lengths[rows][:, None]
+            read = self.model(input_ids=distinct[rows, :width], attention_mask=mask)
+            found[rows, :width] = read.last_hidden_state.float()
+        return found[back]
+
+    def ends(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Characters of each text, without its prefix, up to and with each token: [S, L]."""
+        return ends(features["input_ids"], self._lengths, features["prefixed"])
 
 
-def _batches(order: list[int], lengths: list[int], batch_tokens: int) -> list[list[int]]:
+BATCH_TOKENS = {"cpu": 512, "cuda": 65536}
+"""Tokens that go through the teacher at a time: on a CPU, less padding is worth more than larger matrices."""
+
+
+def _batches(order: Tensor, lengths: Tensor, batch_tokens: int) -> list[Tensor]:
     """`order`, longest first, in runs that padding fills up to at most `batch_tokens`, or of one text."""
-    batches: list[list[int]] = []
-    for i in order:
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= batch_tokens:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
+    starts: list[int] = []
+    widths = lengths[order].tolist()
+    for place, _ in enumerate(widths):
+        if not starts or widths[starts[-1]] * (place - starts[-1] + 1) > batch_tokens:
+            starts.append(place)
+    return list(torch.tensor_split(order, starts[1:]))
+
+
+class ModelTeacher(nn.Module):
+    """Any other model of the library as a teacher, through its body."""
+
+    def __init__(self, model: Any, max_length: int) -> None:
+        super().__init__()
+        model.max_seq_length = min(max_length, model.max_seq_length)
+        self.reader = model  # not `model`, in whose place the trainer puts the one that learns
+
+    def features(self, texts: list[str]) -> dict[str, Tensor]:
+        """As the model reads them."""
+        found: dict[str, Tensor] = self.reader.preprocess(texts)
+        return found
+
+    @torch.no_grad()
+    def forward(self, features: Mapping[str, Any]) -> Tensor:
+        """-> unit vectors [S, D]."""
+        vectors: Tensor = self.reader(dict(features))["sentence_embedding"]
+        return vectors

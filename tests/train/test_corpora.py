@@ -25,7 +25,8 @@ def folder(tmp_path):
         ],
     )
     toys.write_lines(
-        tmp_path / "labels.jsonl.xz", [{"task": "ha_intent", "lang": "en", "text": "on", "label": "HassTurnOn"}]
+        tmp_path / "labels.jsonl.xz",
+        [{"task": "ha_intent", "lang": lang, "text": "on", "label": "HassTurnOn"} for lang in ("en", "it")],
     )
     for lang, text in (("en", "a man\tthe man\t4.5"), ("de", "ein Mann\tder Mann\t4.5")):
         toys.write_lines(tmp_path / f"stsb-{lang}-train.tsv.xz", [text])
@@ -39,7 +40,7 @@ def test_only_named_sources_and_documents_are_read(folder):
     assert "mo" not in corpora.segments and "debdesc" not in corpora.pairs
     assert [p.query for p in corpora.pairs["help"]] == ["a"]
     assert corpora.pairs["recipes"][0].label == "soup"
-    assert corpora.labels["ha_intent"][0].text == "on"
+    assert [row.lang for row in corpora.labels["ha_intent"]] == ["en"]  # the Italian ones are evaluated on
 
 
 def test_equal_rows_of_stsb_are_translations(folder):

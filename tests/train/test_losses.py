@@ -1,9 +1,13 @@
 """Losses against the plain formulas, written with loops."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fivefold.train import losses
@@ -11,21 +15,89 @@ from fivefold.train import losses
 ROWS, WIDTH = 5, 8
 
 
+class Given(nn.Module):
+    """A model whose features are its vectors."""
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        return {"sentence_embedding": features["vectors"]}
+
+    def get_embedding_dimension(self) -> int:
+        return WIDTH
+
+
+def draw(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
 @pytest.fixture
-def vectors():
-    return torch.randn(2, ROWS, WIDTH, generator=torch.Generator().manual_seed(0))
+def vectors() -> Tensor:
+    return draw(2, ROWS, WIDTH)
 
 
-def cosine(a, b):
+def cosine(a: Tensor, b: Tensor) -> float:
     return float(a @ b / (a.norm() * b.norm()))
 
 
-def softmax(values):
+def softmax(values: list[float]) -> list[float]:
     weights = [math.exp(v) for v in values]
     return [w / sum(weights) for w in weights]
 
 
-def test_similarity_divergence_is_the_mean_kl_without_the_diagonal(vectors):
+def columns(*vectors: Tensor) -> list[dict[str, Tensor]]:
+    return [{"vectors": column} for column in vectors]
+
+
+@pytest.mark.parametrize("negatives", [0, 3])
+def test_contrast_is_the_papers_with_all_rows_negatives(negatives: int) -> None:
+    """Table of formulas of the paper on v3: from query to passage over all passages and negatives, back over queries."""
+    q, p, *n = draw(2 + negatives, ROWS, WIDTH)
+    expected = 0.0
+    for i in range(ROWS):
+        others = [cosine(q[i], p[k]) / 0.1 for k in range(ROWS)]
+        others += [cosine(q[i], negative[k]) / 0.1 for negative in n for k in range(ROWS)]
+        expected -= math.log(softmax(others)[i]) / ROWS
+        expected -= math.log(softmax([cosine(p[i], q[k]) / 0.1 for k in range(ROWS)])[i]) / ROWS
+    found = losses.contrast(Given(), 0.1, ())(columns(q, p, *n), None)
+    assert 2 * found.item() == pytest.approx(expected, abs=1e-4)  # the library takes the mean of the two directions
+
+
+def test_ordered_is_cosent(vectors: Tensor) -> None:
+    a, b = vectors
+    scores = [3.0, 1.0, 1.0, 5.0, 0.0]
+    cosines = [cosine(x, y) for x, y in zip(a, b, strict=True)]
+    pairs = [(i, j) for i in range(ROWS) for j in range(ROWS) if scores[i] > scores[j]]
+    total = 1.0 + sum(math.exp((cosines[j] - cosines[i]) / 0.5) for i, j in pairs)
+    found = losses.ordered(Given(), 0.5, ())(columns(a, b), torch.tensor(scores))
+    library_adds_rows_of_its_own = abs(found.item() - math.log(total))
+    assert library_adds_rows_of_its_own < 1e-4
+
+
+def test_separated_is_cosent_over_every_pair_of_texts(vectors: Tensor) -> None:
+    rows, labels = vectors[0], [0, 1, 0, 1, 2]
+    pairs = [(i, j) for i in range(ROWS) for j in range(i)]
+    alike = [cosine(rows[i], rows[j]) for i, j in pairs if labels[i] == labels[j]]
+    apart = [cosine(rows[i], rows[j]) for i, j in pairs if labels[i] != labels[j]]
+    total = 1.0 + sum(math.exp((c - s) / 0.5) for c in apart for s in alike)
+    found = losses.separated(Given(), 0.5, ())(columns(rows), torch.tensor(labels))
+    assert found.item() == pytest.approx(math.log(total), abs=1e-5)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [1, 1, 1]])
+def test_labels_with_nothing_to_compare_are_zero_with_a_gradient(labels: list[int]) -> None:
+    rows = torch.randn(3, 4, requires_grad=True)
+    loss = losses.label_cosent(rows, torch.tensor(labels), 0.5)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == 0 and rows.grad is not None and not rows.grad.any()
+
+
+def test_prefixes_weigh_the_same(vectors: Tensor) -> None:
+    a, b = vectors
+    both = losses.contrast(Given(), 0.1, (4, WIDTH))(columns(a, b), None)
+    apart = [losses.contrast(Given(), 0.1, ())(columns(a[:, :d], b[:, :d]), None) for d in (4, WIDTH)]
+    torch.testing.assert_close(both, torch.stack(apart).mean())
+
+
+def test_similarity_divergence_is_the_mean_kl_without_the_diagonal(vectors: Tensor) -> None:
     student, target = vectors
     expected = 0.0
     for i in range(ROWS):
@@ -36,62 +108,23 @@ def test_similarity_divergence_is_the_mean_kl_without_the_diagonal(vectors):
     assert losses.similarity_divergence(student, target, 0.5).item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_divergences_of_a_perfect_student_are_zero(vectors):
+def test_divergences_of_a_perfect_student_are_zero(vectors: Tensor) -> None:
     target = vectors[1]
     assert losses.similarity_divergence(3 * target, target, 0.02).item() == pytest.approx(0, abs=1e-5)
-    assert losses.match_divergence(target, target, target, target, 0.02).item() == pytest.approx(0, abs=1e-5)
     assert losses.cosine_distance(2 * target, target).item() == pytest.approx(0, abs=1e-6)
     assert losses.prefix_divergence(target, target, 0.02, (WIDTH,)).item() == pytest.approx(0, abs=1e-5)
 
 
-def test_info_nce_contrasts_both_ways(vectors):
-    a, b = vectors
-    expected = 0.0
-    for i in range(ROWS):
-        forth = softmax([cosine(a[i], b[j]) / 0.1 for j in range(ROWS)])
-        back = softmax([cosine(a[j], b[i]) / 0.1 for j in range(ROWS)])
-        expected -= (math.log(forth[i]) + math.log(back[i])) / 2 / ROWS
-    assert losses.info_nce(a, b, 0.1).item() == pytest.approx(expected, abs=1e-4)
+class Fixed(nn.Module):
+    """A teacher that gives what it is asked with."""
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        return F.normalize(features["vectors"], dim=-1)
 
 
-def test_info_nce_leaves_out_what_is_no_negative(vectors):
-    a, b = vectors
-    everything = torch.ones(ROWS, ROWS, dtype=torch.bool)
-    assert losses.info_nce(a, b, 0.1, everything).item() == pytest.approx(0, abs=1e-6)
-
-
-def test_supervised_contrast_against_its_formula(vectors):
-    rows, labels = vectors[0], [0, 1, 0, 1, 2]
-    per_row = []
-    for i in range(ROWS):
-        others = [j for j in range(ROWS) if j != i]
-        share = dict(zip(others, softmax([cosine(rows[i], rows[j]) / 0.5 for j in others]), strict=True))
-        same = [j for j in others if labels[j] == labels[i]]
-        if same:
-            per_row.append(-sum(math.log(share[j]) for j in same) / len(same))
-    found = losses.supervised_contrast(rows, torch.tensor(labels), 0.5)
-    assert found.item() == pytest.approx(sum(per_row) / len(per_row), abs=1e-5)
-
-
-def test_supervised_contrast_without_any_pair_is_zero_with_a_gradient():
-    rows = torch.randn(3, 4, requires_grad=True)
-    losses.supervised_contrast(rows, torch.arange(3), 0.5).backward()
-    assert rows.grad is not None and not rows.grad.any()
-
-
-def test_cosent_against_its_formula(vectors):
-    a, b = vectors
-    scores = [3.0, 1.0, 1.0, 5.0, 0.0]
-    cosines = [cosine(x, y) for x, y in zip(a, b, strict=True)]
-    total = 1.0
-    for i in range(ROWS):
-        for j in range(ROWS):
-            if scores[i] > scores[j]:
-                total += math.exp((cosines[j] - cosines[i]) / 0.5)
-    assert losses.cosent(a, b, torch.tensor(scores), 0.5).item() == pytest.approx(math.log(total), abs=1e-5)
-
-
-def test_over_prefixes_is_the_mean_over_cut_vectors(vectors):
-    found = losses.over_prefixes(lambda x: F.normalize(x, dim=-1).sum(), vectors[0], (2, 8))
-    expected = (F.normalize(vectors[0][:, :2], dim=-1).sum() + F.normalize(vectors[0], dim=-1).sum()) / 2
-    torch.testing.assert_close(found, expected)
+def test_distillation_by_its_parts_and_without_a_distance_to_another_width(vectors: Tensor) -> None:
+    student, target = vectors
+    loss = losses.Distillation(Given(), Fixed(), (4,))
+    parts = loss(columns(student, target))
+    assert parts["distance"].item() == pytest.approx(10 * losses.cosine_distance(student, target).item(), abs=1e-5)
+    assert loss(columns(student, target[:, :6])).keys() == {"divergence", "prefixes"}

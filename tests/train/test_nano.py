@@ -1,58 +1,111 @@
-"""The four commands, one after the other, on a toy teacher and a few lines of text."""
+"""All stages, one after the other, on a toy teacher and a few lines of text."""
+
+from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from fivefold import Embedder
-from fivefold.train import adapters, nano
+from fivefold import Embedder, InputError
+from fivefold.checkpoint import read
+from fivefold.errors import MissingFileError
+from fivefold.train.families import FAMILIES
+from fivefold.train.journal import read_log
+from fivefold.train.loop import Run
+from fivefold.train.nano import SCHEDULES, Plan, v3_nano
+from fivefold.train.packaging import write_package
 from tests.train import toys
 from tests.train.teacherfile import write_teacher
 
-SENTENCES = [("sun shines", "sol"), ("red moon", "luna roja"), ("red sun", "sol rojo"), ("moon", "luna")] * 3
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the trainers
+
+WORDS = ("sun", "moon", "red", "rojo", "sol", "luna", "star", "mar", "tea", "note")
+SENTENCES = [(f"{a} shines {b}", f"{b} sol {a}") for a in WORDS for b in WORDS[:4]]
 
 
 @pytest.fixture
-def inputs(tmp_path):
+def plan(tmp_path: Path) -> Plan:
     folder = tmp_path / "data"
     folder.mkdir()
     write_teacher(folder / "teacher.bin", toys.teacher_file())
     toys.write_lines(folder / "par.jsonl.xz", [{"src": "bible", "t": {"en": en, "es": es}} for en, es in SENTENCES])
     pairs = [{"src": "vital_title", "lang": "en", "q": en, "p": f"{en} {es}"} for en, es in SENTENCES]
     toys.write_lines(folder / "pairs_asym.jsonl.xz", pairs)
-    labels = [{"task": "vitaltopic", "lang": "en", "text": en, "label": en[0]} for en, _ in SENTENCES]
+    labels = [
+        {"task": "vitaltopic", "lang": "en", "text": en, "label": "ab"[i % 2]} for i, (en, _) in enumerate(SENTENCES)
+    ]
     toys.write_lines(folder / "labels.jsonl.xz", labels)
     toys.write_lines(folder / "lex.jsonl.xz", [{"src": "freedict", "a": "eng", "b": "spa", "x": "moon", "y": "luna"}])
     for lang, side in (("en", 0), ("es", 1)):
         rows = [f"{pair[side]}\t{pair[side]} {pair[side]}\t{i % 6}" for i, pair in enumerate(SENTENCES)]
         toys.write_lines(folder / f"stsb-{lang}-train.tsv.xz", rows)
-    return folder
+    short = {name: {"steps": 3, "batch_size": 4, "max_length": 48} for name in SCHEDULES}
+    work = Plan(tmp_path / "work", folder, folder, folder / "teacher.bin", tmp_path / "toy-nano", pieces=34)
+    return work.with_schedules(short)
 
 
-def run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["nano", *map(str, arguments)])
-    nano.main()
+def run(**options: Any) -> Run:
+    return Run(Path("unused"), cpu=True, log_steps=1, save_steps=2, **options)
 
 
-def test_from_a_teacher_to_a_model_that_loads(inputs, tmp_path, monkeypatch):
-    short = {name: replace(group, steps=2) for name, group in adapters.GROUPS.items()}
-    monkeypatch.setattr(nano, "GROUPS", short)
-    work, target = tmp_path / "work", tmp_path / "toy-nano"
-    common = ["--corpora", inputs, "--stsb", inputs, "--teacher", inputs / "teacher.bin", "--out", work]
-    run(monkeypatch, "vocabulary", *common, "--size", 34)
-    run(monkeypatch, "distil", *common, "--steps", 3, "--workers", 1)
-    run(monkeypatch, "adapters", *common, "--workers", 1)
-    scores = tmp_path / "scores.json"
-    scores.write_text(json.dumps({"with adapters": {"stsb-en": 0.5}}))
-    run(monkeypatch, "package", "--out", work, "--target", target, "--scores", scores)
-
-    embedder = Embedder.load(target)
-    assert set(embedder.tasks) == {task for group in short.values() for task in group.tasks}
+def test_from_a_teacher_to_a_model_that_loads(plan: Plan, tmp_path: Path) -> None:
+    scores = tmp_path / "scores.md"
+    scores.write_text("| set | own, 32 |\n|---|---:|\n| stsb-en spearman | 0.5000 |\n")
+    v3_nano(replace(plan, scores=scores), run())
+    start, body, paired = (
+        load_file(plan.work / name) for name in ("start.safetensors", "body.safetensors", "body-pairs.safetensors")
+    )
+    words = "embeddings.word_embeddings.weight"
+    assert torch.equal(start[words], paired[words]) and start.keys() == body.keys() == paired.keys()
+    name = "layers.0.mlp.fc1.weight"
+    assert not torch.equal(start[name], body[name]) and not torch.equal(body[name], paired[name])
+    embedder = Embedder.load(plan.target)
+    assert set(embedder.tasks) == {task for family in FAMILIES.values() for task in family.tasks}
     vectors = np.stack([embedder.encode("red sun", task=task) for task in (None, *embedder.tasks)])
-    assert np.isfinite(vectors).all() and len(np.unique(vectors, axis=0)) == 6
-    card = (target / "README.md").read_text()
-    assert "| stsb-en | 0.5000 |" in card and "| bible (aligned sentences) |" in card
-    assert json.loads((work / "distil.log").read_text().splitlines()[-1])["step"] == 3
+    assert np.isfinite(vectors).all() and len(np.unique(vectors.round(6), axis=0)) == 6
+    card = (plan.target / "README.md").read_text()
+    assert "| stsb-en spearman | 0.5000 |" in card and "token by token. 3 updates" in card
+    assert [entry["step"] for entry in read_log(plan.work / "runs" / "adapters" / "retrieval")] == [1, 2, 3]
+
+
+def test_a_stage_that_is_done_is_passed_over_and_one_that_is_not_is_missed(plan: Plan) -> None:
+    with pytest.raises(MissingFileError, match="run the stage"):
+        v3_nano(plan, run(), ["distil"])
+    v3_nano(plan, run(), ["vocabulary"])
+    with pytest.raises(MissingFileError, match=r"has no body\.safetensors"):
+        v3_nano(plan, run(), ["pairs"])
+    with pytest.raises(InputError, match="unknown stage 'cook'"):
+        v3_nano(plan, run(), ["cook"])
+
+
+@pytest.mark.parametrize("changes", [{"cook": {"steps": 1}}, {"distil": {"stops": 1}}])
+def test_schedules_that_do_not_exist(plan: Plan, changes: dict[str, dict[str, float]]) -> None:
+    with pytest.raises(InputError, match="there is no schedule"):
+        plan.with_schedules(changes)
+
+
+def test_a_package_has_its_tasks_in_order(tmp_path: Path) -> None:
+    encoder, tokenizer = toys.student()
+    body = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items() if "lora" not in name}
+    save_file(body, tmp_path / "body.safetensors")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_text(json.dumps(encoder.config.to_dict()))
+    for number, (name, family) in enumerate(FAMILIES.items()):
+        ids = [encoder.config.task_id(task) for task in family.tasks]
+        banks = {k: torch.full_like(v[ids], number) for k, v in encoder.state_dict().items() if "lora" in k}
+        save_file(banks, tmp_path / f"adapters-{name}.safetensors")
+    write_package(tmp_path, tmp_path / "body.safetensors", tmp_path / "package", updates={"distil": 1200})
+    config, tensors = read(tmp_path / "package")
+    assert tensors["layers.0.mlp.fc1.lora_A"][:, 0, 0].tolist() == [0, 0, 3, 2, 1]
+    assert config.lora_adaptations == encoder.config.lora_adaptations
+    torch.testing.assert_close(tensors["layers.1.mlp.fc2.weight"], body["layers.1.mlp.fc2.weight"], atol=0.01, rtol=0)
+    card = (tmp_path / "package" / "README.md").read_text()
+    assert (
+        "multilingual-e5-small (MIT, Microsoft)" in card and "1,200 updates" in card and "_Not measured yet._" in card
+    )

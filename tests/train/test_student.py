@@ -1,8 +1,6 @@
 import torch
-from torch.nn import functional as F
 
-from fivefold.train.forward import embed
-from fivefold.train.student import calm_rotation, student_tensors
+from fivefold.train.student import build_student, calm_rotation, student_tensors, with_tasks, without_tasks
 from tests.train import toys
 
 
@@ -31,23 +29,9 @@ def test_calm_rotation_keeps_the_scores_and_slows_the_strong_dimensions():
     torch.testing.assert_close((turned[32:], shift[32:]), (weight[32:], bias[32:]))
 
 
-def test_embed_keeps_the_order_and_cuts():
-    encoder, tokenizer = toys.student()
-    texts = ["red", "red sun moon shine luna", "sol"]
-    together, tokens = embed(encoder, tokenizer, texts, max_length=6, task_ids=[4, 0, -1])
-    for i, task in enumerate([4, 0, -1]):
-        alone, _ = embed(encoder, tokenizer, texts[i : i + 1], max_length=6, task_ids=[task])
-        assert F.cosine_similarity(together[i], alone[0], dim=0) > 0.99999
-    assert tokens == 3 + 6 + 3
-
-
-def test_workers_give_the_same_vectors_and_gradients():
-    found = []
-    for workers in (1, 3):
-        encoder, tokenizer = toys.student()
-        texts = ["red", "red sun moon", "sol", "luna shine", "moon"]
-        vectors, _ = embed(encoder, tokenizer, texts, max_length=6, task_ids=[1, -1, 0, -1, 1], workers=workers)
-        (vectors * torch.arange(1.0, 6)[:, None]).sum().backward()
-        gradients = {name: p.grad for name, p in encoder.named_parameters() if p.grad is not None}
-        found.append((vectors, gradients))
-    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
+def test_tasks_come_and_go_with_their_prompts():
+    config = toys.student()[0].config
+    bare = without_tasks(config)
+    assert bare.lora_adaptations == () and with_tasks(bare) == config
+    encoder = build_student(bare, {k: v for k, v in toys.student()[0].state_dict().items() if "lora" not in k})
+    assert not any("lora" in name for name in encoder.state_dict())

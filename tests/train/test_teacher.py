@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fivefold.errors import CheckpointError
-from fivefold.train.teacher import Teacher, read_teacher
+from fivefold.train.teacher import BATCH_TOKENS, Teacher, read_teacher
 from tests.train import toys
 from tests.train.teacherfile import write_teacher
 
@@ -36,20 +36,23 @@ def test_another_file_is_refused(tmp_path):
         read_teacher(tmp_path / "x.bin")
 
 
-def test_ids_are_normalised_marked_and_cut(written):
-    teacher = Teacher(read_teacher(written[1]))
+def test_ids_are_normalised_marked_cut_and_padded(written):
+    teacher = Teacher(read_teacher(written[1]), max_length=4)
     pieces = teacher.file.pieces
-    (ids,) = teacher.ids(["red\t sun"], max_length=8)
-    assert [pieces[i] for i in ids] == ["<s>", "▁red", "▁sun", "</s>"]
+    found = teacher.features(["red\t sun", "red", "red sun moon"])["input_ids"]
+    assert [[pieces[i] for i in row] for row in found.tolist()] == [
+        ["<s>", "▁red", "▁sun", "</s>"],
+        ["<s>", "▁red", "</s>", "<pad>"],
+        ["<s>", "▁red", "▁sun", "</s>"],
+    ]
     assert teacher.normalise("Ａ\tＡ  ") == "a a"
-    (cut,) = teacher.ids(["red sun moon"], max_length=3)
-    assert [pieces[i] for i in cut] == ["<s>", "▁red", "</s>"]
 
 
-def test_vectors_do_not_depend_on_the_batch(written):
+@pytest.mark.parametrize("tokens", [1, 8, 512])
+def test_vectors_do_not_depend_on_the_batch_nor_on_who_is_there_twice(written, tokens, monkeypatch):
+    monkeypatch.setitem(BATCH_TOKENS, "cpu", tokens)
     teacher = Teacher(read_teacher(written[1]))
-    texts = ["red", "sun moon luna sol", "rojo sol", "moon shine"]
-    alone = torch.cat([teacher.encode([text]) for text in texts])
-    torch.testing.assert_close(alone.norm(dim=1), torch.ones(4))
-    for tokens, workers in ((1, 1), (8, 2), (512, 1)):
-        torch.testing.assert_close(teacher.encode(texts, batch_tokens=tokens, workers=workers), alone)
+    texts = ["red", "sun moon luna sol", "rojo sol", "red", "moon shine"]
+    alone = torch.cat([teacher(teacher.features([text])) for text in texts])
+    torch.testing.assert_close(alone.norm(dim=1), torch.ones(5))
+    torch.testing.assert_close(teacher(teacher.features(texts)), alone)

@@ -2,14 +2,18 @@
 
 import json
 import lzma
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from fivefold.checkpoint import write
 from fivefold.train.corpora import Corpora, Graded, Labelled, Pair, Segment
 from fivefold.train.student import build_student, student_config, student_tensors
 from fivefold.train.teacher import TeacherFile
 from fivefold.train.vocabulary import MASK, SPECIALS, build_tokenizer, charsmap
+from tests import toy
 
 HIDDEN, LAYERS, HEADS, WIDE, POSITIONS = 32, 2, 2, 16, 512
 WORDS = ["▁sun", "▁moon", "▁sol", "▁luna", "▁red", "▁rojo", "shine", "▁", "ж", "ሀ", *"abcdelmnorstu"]
@@ -53,14 +57,6 @@ def teacher_file(seed: int = 0) -> TeacherFile:
     )
 
 
-class FakeTeacher:
-    """A fixed random vector for every text, the same for texts that differ in the prefix only."""
-
-    def encode(self, texts: list[str], *, max_length: int, workers: int = 1) -> torch.Tensor:
-        rows = [np.random.default_rng(list(t.split(": ")[-1].encode())).normal(size=HIDDEN) for t in texts]
-        return torch.nn.functional.normalize(torch.tensor(np.array(rows), dtype=torch.float32), dim=-1)
-
-
 def corpora() -> Corpora:
     """A few rows of every kind."""
     found = Corpora()
@@ -84,6 +80,36 @@ def student(seed: int = 0):
     torch.manual_seed(seed)
     file = teacher_file()
     rows = list(range(len(file.pieces)))
-    config = student_config(file, len(rows), matryoshka=(4, 8))
+    config = student_config(file, len(rows), matryoshka=(4, 8, HIDDEN))
     encoder = build_student(config, student_tensors(file, rows))
     return encoder, build_tokenizer(file.pieces, file.scores, charsmap())
+
+
+def model_folder(folder: Path, **changes: object) -> Path:
+    """A random model with adapters that differ, as a folder."""
+    encoder = toy.encoder(toy.config(**changes), adapters=0.1)
+    write(folder, encoder.config, encoder.state_dict())
+    toy.rust_tokenizer().save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def jsonl(path: Path, rows: Iterable[object]) -> Path:
+    """A plain file of JSON lines."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    """Different texts of words that the toy tokenizer knows."""
+    rng = np.random.default_rng(seed)
+    words = [word for text in toy.TEXTS[:5] for word in text.split()]
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[" ".join(rng.choice(words, size=4))] = None
+    return list(found)
+
+
+def pairs(count: int) -> list[dict[str, str]]:
+    """Rows of a query and a passage, all texts different."""
+    texts = sentences(2 * count)
+    return [{"query": q, "passage": p} for q, p in zip(texts[:count], texts[count:], strict=True)]

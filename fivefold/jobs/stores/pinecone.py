@@ -48,8 +48,8 @@ class PineconeStore(Carded):
     def __init__(self, index: str, namespace: str, *, key: str | None, host: str, where: str) -> None:
         self._namespace, self._where = namespace, where
         self._patience = Patience(f"the namespace {where}", (PineconeError,), lambda error: isinstance(error, PASSING))
-        client = self._patience.call(partial(Pinecone, key))
-        self._index: Any = self._patience.call(lambda: client.index(host=host) if host else client.index(index))
+        with self._patience.call(partial(Pinecone, key)) as client:  # an index has connections of its own
+            self._index: Any = self._patience.call(lambda: client.index(host=host) if host else client.index(index))
         self._card_read: Card | None = None
 
     def create(self, origin: Origin, schema: pa.Schema) -> None:

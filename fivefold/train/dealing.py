@@ -1,0 +1,178 @@
+"""Rows of the corpora dealt out as sets for the library's samplers: by source and language, in fixed shares.
+
+All queries of a set are of one language, and so are all passages: where other passages of a batch differ in language, a model
+learns that the right one is in the language of the query, and then misses answers in another.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from numpy.random import Generator
+
+from fivefold.train.corpora import LABELS, PAIRS, SEGMENTS, Corpora, Graded, Labelled, Pair, Segment
+from fivefold.train.rows import Row
+from fivefold.train.sampling import RUNS, ByLanguage, Spoken, Translations, in_language, joined
+
+CLOZE_SOURCES = ("vital_title",)
+RETRIEVAL_SHARES = {"pairs": 0.4, "cloze": 0.2, "across": 0.4}
+"""Pairs as they are; a sentence with its own passage; a sentence with the passage around it in another language."""
+PAIRS_SHARES = {"translations": 0.6, "pairs": 0.4}
+MATCHING_SHARES = {"graded": 0.6, "translations": 0.4}
+CLASS_SHARES: Mapping[str, Mapping[str, float]] = {
+    "classification": {"vitaltopic": 0.7, "ha_intent": 0.3},
+    "separation": {"vitaltopic": 0.85, "recipes": 0.05, "ha_intent": 0.1},
+}
+CROSSED = 0.3
+"""Share of graded pairs whose two sentences are of two languages."""
+BATCHES_OF_A_PAIR = 4
+"""Of languages, in sets across languages: enough pairs come up, and a set still fills its batches."""
+
+Sets = dict[str, Sequence[Row]]
+AnyRow = TypeVar("AnyRow", bound=Spoken)
+
+
+def dealt(rows: Sequence[AnyRow], count: int, batch: int, rng: Generator) -> dict[str, list[AnyRow]]:
+    """About `count` rows by language, small languages lifted; languages that cannot fill two batches are left out."""
+    groups = ByLanguage(rows)
+    found = {}
+    for group, share in zip(groups.groups, groups.shares, strict=True):
+        wanted = int(round(share * count / batch)) * batch
+        if len(group) >= 2 * batch and wanted:
+            found[group[0].lang] = [group[i] for i in rng.choice(len(group), wanted, replace=wanted > len(group))]
+    return found
+
+
+def _named(source: str, sets: Mapping[str, Sequence[Row]]) -> Sets:
+    return {f"{source}-{lang}": rows for lang, rows in sets.items()}
+
+
+def draw_sentence(rng: Generator, text: str) -> str:
+    """A sentence of at least 30 characters of a passage, or the passage itself."""
+    sentences = [part for part in text.split(". ") if len(part) >= 30]
+    return sentences[rng.integers(len(sentences))] if sentences else text
+
+
+class Dealer:
+    """Deals the sets of each stage and family: `rows` rows in all, for batches of `batch`."""
+
+    def __init__(self, corpora: Corpora, *, rows: int, batch: int, seed: int) -> None:
+        self.corpora, self.rows, self.batch = corpora, rows, batch
+        self.rng = np.random.default_rng(seed)
+
+    def retrieval(self) -> Sets:
+        """Queries and the passages they should find."""
+        kinds = {"pairs": self._pairs, "cloze": self._cloze, "across": self._across}
+        return self._shared(RETRIEVAL_SHARES, kinds)
+
+    def pairs(self) -> Sets:
+        """For the body: translations, and pairs as they are."""
+        return self._shared(PAIRS_SHARES, {"translations": self._translations, "pairs": self._pairs})
+
+    def matching(self) -> Sets:
+        """Graded pairs, and translations."""
+        return self._shared(MATCHING_SHARES, {"graded": self._graded, "translations": self._translations})
+
+    def classes(self, family: str) -> Sets:
+        """Labelled texts; half of them one sentence of theirs."""
+        sources = labelled_sources(self.corpora)
+        shares = {name: share for name, share in CLASS_SHARES[family].items() if sources.get(name)}
+        found: Sets = {}
+        for name, share in shares.items():
+            sets = dealt(sources[name], int(self.rows * share / sum(shares.values())), self.batch, self.rng)
+            found |= _named(name, {lang: [self._cropped(row) for row in rows] for lang, rows in sets.items()})
+        return found
+
+    def _shared(self, shares: Mapping[str, float], kinds: Mapping[str, Callable[[int], Sets]]) -> Sets:
+        found: Sets = {}
+        for kind, share in shares.items():
+            found |= kinds[kind](int(self.rows * share))
+        return found
+
+    def _cropped(self, row: Labelled) -> Labelled:
+        return replace(row, text=draw_sentence(self.rng, row.text)) if self.rng.random() < 0.5 else row
+
+    def _pairs(self, count: int) -> Sets:
+        sources = [source for source in PAIRS if self.corpora.pairs.get(source.name)]
+        whole = sum(source.share for source in sources)
+        found: Sets = {}
+        for source in sources:
+            rows = self.corpora.pairs[source.name]
+            found |= _named(source.name, dealt(rows, int(count * source.share / whole), self.batch, self.rng))
+        return found
+
+    def _cloze(self, count: int) -> Sets:
+        leads = [row for name in CLOZE_SOURCES for row in self.corpora.pairs.get(name, [])]
+        if not leads:
+            return {}
+        sets = dealt(leads, count, self.batch, self.rng)
+        return _named("cloze", {lang: [self._sentence_and_rest(row) for row in rows] for lang, rows in sets.items()})
+
+    def _sentence_and_rest(self, row: Pair) -> Pair:
+        sentence = draw_sentence(self.rng, row.passage)
+        kept = row.passage.replace(sentence, " ") if self.rng.random() < 0.5 else row.passage
+        return Pair(row.lang, sentence, kept if len(kept) > len(sentence) else row.passage)
+
+    def _across(self, count: int) -> Sets:
+        names = [name for name in RUNS if self.corpora.segments.get(name)]
+        found: Sets = {}
+        for name in names:
+            texts = Translations(self.corpora.segments[name])
+            for number in range(max(1, count // len(names) // (BATCHES_OF_A_PAIR * self.batch))):
+                anywhere = texts.segments[int(self.rng.integers(len(texts.segments)))]
+                lang, *others = texts.languages(self.rng, anywhere, 2)
+                draw = partial(self._sentence_and_run, texts, lang, (others or [lang])[0])
+                found[f"{name}-across-{number}"] = [draw() for _ in range(BATCHES_OF_A_PAIR * self.batch)]
+        return found
+
+    def _sentence_and_run(self, texts: Translations, lang: str, other: str) -> Pair:
+        run = texts.run(self.rng, int(self.rng.integers(3, 7)))
+        asked = run[int(self.rng.integers(len(run)))]
+        return Pair(lang, in_language(asked, lang), joined(run, other))
+
+    def _translations(self, count: int) -> Sets:
+        sources = [source for source in SEGMENTS if self.corpora.segments.get(source.name)]
+        whole = sum(source.share for source in sources)
+        found: Sets = {}
+        for source in sources:
+            rows = english_pairs(self.corpora.segments[source.name])
+            sets = dealt(rows, int(count * source.share / whole), self.batch, self.rng)
+            found |= _named(f"{source.name}-en", sets)
+        return found
+
+    def _graded(self, count: int) -> Sets:
+        graded = self.corpora.graded
+        langs = sorted(graded)
+        return {"graded": [self._graded_pair(graded, langs) for _ in range(count)]} if langs else {}
+
+    def _graded_pair(self, graded: Mapping[str, Sequence[Graded]], langs: Sequence[str]) -> Graded:
+        row = int(self.rng.integers(len(graded[langs[0]])))
+        first, second = (langs[i] for i in self.rng.integers(len(langs), size=2))
+        if self.rng.random() >= CROSSED:
+            second = first
+        one, two = graded[first][row], graded[second][row]
+        return Graded(first, one.first, two.second, one.score)
+
+
+def english_pairs(segments: Sequence[Segment]) -> list[Pair]:
+    """Each sentence's English beside each of its other languages."""
+    return [
+        Pair(lang, text, segment.texts["en"])
+        for segment in segments
+        for lang, text in segment.texts.items()
+        if lang != "en"
+    ]
+
+
+def labelled_sources(corpora: Corpora) -> dict[str, list[Labelled]]:
+    """All labelled texts by source: topics of articles, intents, and recipes by category."""
+    found: dict[str, list[Labelled]] = defaultdict(list)
+    for source in LABELS:
+        found[source.name] += corpora.labels.get(source.name, [])
+    found["recipes"] += [Labelled(r.lang, r.query, r.label) for r in corpora.pairs.get("recipes", []) if r.label]
+    return found

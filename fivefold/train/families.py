@@ -1,0 +1,133 @@
+"""The families of adapters: which tasks train together, on which rows, by which loss, how fast (section 4 of the paper on v3).
+
+| family | pairs, tuples | scored | labelled |
+|---|---|---|---|
+| retrieval | contrast, through both adapters | | |
+| text-matching | contrast | CoSENT | |
+| classification | contrast | | tuples of classes, in contrast |
+| separation | contrast | CoSENT | CoSENT over labels |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from fivefold.errors import InputError
+from fivefold.model import Encoder
+from fivefold.train.batches import graded_set, labelled_set, pair_set
+from fivefold.train.corpora import Graded, Labelled, Pair
+from fivefold.train.loop import Run, Schedule, adapters, assemble, fit, learn
+from fivefold.train.losses import contrast, ordered, separated
+from fivefold.train.rows import Row
+from fivefold.train.tuples import class_tuples
+
+MakeLoss = Callable[[nn.Module, Sequence[int], int | None], nn.Module]
+"""From a model, Matryoshka dimensions and the rows that go through it at one time, to a loss."""
+Material = tuple[Dataset, MakeLoss]
+Prepare = Callable[[Sequence[Any], float, int], Material]
+"""From rows of one kind, a temperature and a seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Adapters that train together."""
+
+    tasks: tuple[str, ...]
+    temperature: float
+    max_length: int
+    kinds: Mapping[type, Prepare]
+    router: Mapping[str, str] | None = None
+
+
+def _pairs(rows: Sequence[Pair], temperature: float, seed: int) -> Material:
+    return pair_set(rows), lambda model, dims, piece: contrast(model, temperature, dims, piece=piece)
+
+
+def _graded(rows: Sequence[Graded], temperature: float, seed: int) -> Material:
+    return graded_set(rows), lambda model, dims, piece: ordered(model, temperature, dims)
+
+
+def _labelled(rows: Sequence[Labelled], temperature: float, seed: int) -> Material:
+    return labelled_set(rows), lambda model, dims, piece: separated(model, temperature, dims)
+
+
+def _tuples(rows: Sequence[Labelled], temperature: float, seed: int) -> Material:
+    tuples = class_tuples(rows, np.random.default_rng(seed))
+    if not tuples:
+        raise InputError("labelled rows need two classes, and a class of two texts, to be told apart")
+    return _pairs(tuples, temperature, seed)
+
+
+QUERY, PASSAGE = "retrieval.query", "retrieval.passage"
+_NEGATIVES = {f"negative_{number}": PASSAGE for number in range(1, 65)}
+
+FAMILIES: Mapping[str, Family] = {
+    "retrieval": Family(
+        (QUERY, PASSAGE),
+        0.05,
+        512,
+        {Pair: _pairs},
+        router={"query": QUERY, "passage": PASSAGE, **_NEGATIVES},
+    ),
+    "text-matching": Family(("text-matching",), 0.05, 192, {Pair: _pairs, Graded: _graded}),
+    "classification": Family(("classification",), 0.02, 192, {Pair: _pairs, Labelled: _tuples}),
+    "separation": Family(
+        ("separation",),
+        0.02,
+        192,
+        {Pair: _pairs, Graded: _graded, Labelled: _labelled},
+    ),
+}
+"""Temperatures and lengths are the paper's; its steps and rates are for a million rows and a GPU, so those are the caller's."""
+
+
+def prepared(name: str, sets: Mapping[str, Sequence[Row]], seed: int) -> dict[str, Material]:
+    """Each set's data and loss, by what the family learns of such rows.
+
+    Raises:
+        InputError: rows that the family cannot learn from, or no such family.
+    """
+    if name not in FAMILIES:
+        raise InputError(f"unknown family of adapters {name!r}; there are: {', '.join(FAMILIES)}")
+    family = FAMILIES[name]
+    found = {}
+    for where, rows in sets.items():
+        prepare = family.kinds.get(type(rows[0]))
+        if prepare is None or len({type(row) for row in rows}) > 1:
+            fits = ", ".join(KIND_NAMES[kind] for kind in family.kinds)
+            raise InputError(f"{where}: {name} learns from {fits}, one kind a file, not {KIND_NAMES[type(rows[0])]}")
+        found[where] = prepare(rows, family.temperature, seed)
+    return found
+
+
+KIND_NAMES: Mapping[type, str] = {Pair: "pairs", Graded: "scored pairs", Labelled: "labelled texts"}
+
+
+def fit_family(
+    encoder: Encoder,
+    tokenizer: Tokenizer,
+    family: str,
+    materials: Mapping[str, Material],
+    *,
+    schedule: Schedule,
+    run: Run,
+) -> dict[str, Tensor]:
+    """Train one family's adapters of a loaded encoder on prepared rows -> all of its tensors."""
+    trained = assemble(encoder, tokenizer, task=FAMILIES[family].tasks[0])
+    learn(trained, adapters)
+    dims = encoder.config.matryoshka_dimensions
+    return fit(
+        trained,
+        {name: data for name, (data, _) in materials.items()},
+        {name: loss(trained, dims, run.piece) for name, (_, loss) in materials.items()},
+        schedule=schedule,
+        run=run,
+        router=FAMILIES[family].router,
+    )

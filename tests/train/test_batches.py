@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from fivefold.train.batches import graded_set, labelled_set, pair_set, sampler, target_set
+from fivefold.train.corpora import Graded, Labelled, Pair
+
+
+def batches(data: Dataset) -> list[list[dict[str, Any]]]:
+    drawn = sampler(
+        data,
+        batch_size=4,
+        drop_last=True,
+        valid_label_columns=["label", "score"],
+        generator=torch.Generator().manual_seed(0),
+        seed=0,
+    )
+    return [[data[i] for i in batch] for batch in drawn]
+
+
+def test_no_text_is_twice_in_a_batch_of_pairs() -> None:
+    rows = [Pair("en", f"q{i % 10}", f"p{i}", negatives=(f"n{i}", f"m{i % 7}")) for i in range(40)]
+    data = pair_set(rows)
+    assert data.column_names == ["query", "passage", "negative_1", "negative_2"]
+    found = batches(data)
+    assert len(found) >= 9
+    assert all(len({text for row in batch for text in row.values()}) == 16 for batch in found)
+
+
+def test_labels_come_several_of_a_kind_and_are_numbers() -> None:
+    data = labelled_set([Labelled("en", str(i), "cba"[i % 3]) for i in range(24)])
+    assert data["label"][:3] == [2, 1, 0]
+    for batch in batches(data):
+        labels = [row["label"] for row in batch]
+        assert len(set(labels)) == 2 and all(labels.count(label) == 2 for label in labels)
+
+
+def test_targets_stay_in_order_and_scores_do_not() -> None:
+    texts = [str(i) for i in range(12)]
+    found = batches(target_set(texts, texts))
+    assert [row["target"] for batch in found for row in batch] == texts
+    scored = batches(graded_set([Graded("en", t, t, float(t)) for t in texts]))
+    order = [row["score"] for batch in scored for row in batch]
+    assert sorted(order) == list(range(12)) != order

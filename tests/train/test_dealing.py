@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from fivefold.train.corpora import Corpora, Graded, Labelled, Pair, Segment
+from fivefold.train.dealing import Dealer, Sets, dealt, draw_sentence, english_pairs
+from fivefold.train.families import FAMILIES, prepared
+from fivefold.train.nano import DEALS
+
+LANGS = ("en", "es", "de")
+
+
+def corpora() -> Corpora:
+    found = Corpora()
+    for name in ("bible", "stsb", "lohelp"):
+        found.segments[name] = [Segment({lang: f"{name}{lang}{i}" for lang in LANGS}) for i in range(40)]
+    for name in ("vital_title", "help"):
+        rows = [
+            Pair(lang, f"{name}{lang}{i}", f"{lang}x{i} and so on and so forth. {lang}y{i}")
+            for lang in LANGS
+            for i in range(40)
+        ]
+        found.pairs[name] = rows
+    for name in ("vitaltopic", "ha_intent"):
+        found.labels[name] = [Labelled(lang, f"{name}{lang}{i}", "abc"[i % 3]) for lang in LANGS for i in range(40)]
+    for lang in LANGS:
+        found.graded[lang] = [Graded(lang, f"{lang}a{i}", f"{lang}b{i}", i % 6) for i in range(40)]
+    return found
+
+
+def dealer(seed: int = 0) -> Dealer:
+    return Dealer(corpora(), rows=480, batch=8, seed=seed)
+
+
+def language(text: str) -> str:
+    return next(lang for lang in LANGS if lang in text)
+
+
+@pytest.mark.parametrize("deal", [Dealer.retrieval, Dealer.pairs])
+def test_rows_of_a_set_share_their_languages(deal: Callable[[Dealer], Sets]) -> None:
+    """Or the language of the query would give the passage away."""
+    crossed = 0
+    for rows in deal(dealer()).values():
+        assert len(rows) % 8 == 0
+        sides = [{language(getattr(row, side)) for row in rows} for side in ("query", "passage")]
+        assert all(len(langs) == 1 for langs in sides)
+        crossed += sides[0] != sides[1]
+    assert crossed >= 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_can_learn_from_what_it_is_dealt(family: str) -> None:
+    sets = DEALS[family](dealer())
+    assert 200 < sum(len(rows) for rows in sets.values()) <= 560
+    again = DEALS[family](dealer())
+    assert sets == again and sets != DEALS[family](dealer(seed=1))
+    for data, _ in prepared(family, sets, 0).values():
+        assert len(data) >= 8
+
+
+def test_small_languages_are_lifted_and_tiny_ones_left_out() -> None:
+    rows = [Labelled("en", str(i), "a") for i in range(900)] + [Labelled("ka", str(i), "a") for i in range(100)]
+    rows += [Labelled("xx", str(i), "a") for i in range(3)]
+    found = dealt(rows, 400, 10, np.random.default_rng(0))
+    assert set(found) == {"en", "ka"}
+    assert 80 <= len(found["ka"]) <= 120  # 10 / (30 + 10 + 1.7), not 0.1
+    assert len({row.text for row in found["en"]}) == len(found["en"])  # none twice while there are enough
+
+
+def test_graded_pairs_cross_languages_now_and_then() -> None:
+    graded = [row for row in dealer().matching()["graded"] if isinstance(row, Graded)]
+    crossed = sum(language(row.first) != language(row.second) for row in graded)
+    assert 0.1 < crossed / len(graded) < 0.35
+    assert all(row.first[3:] == row.second[3:] for row in graded)
+
+
+def test_sentences_and_english() -> None:
+    rng = np.random.default_rng(0)
+    text = "A first sentence that is long enough to count. Short. Another sentence that is long enough, too"
+    assert {draw_sentence(rng, text) for _ in range(30)} == {text.split(". ")[0], text.split(". ")[2]}
+    assert draw_sentence(rng, "Too short. All of it") == "Too short. All of it"
+    assert english_pairs([Segment({"en": "a", "de": "b", "fr": "c"})]) == [Pair("de", "b", "a"), Pair("fr", "c", "a")]
