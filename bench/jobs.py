@@ -55,7 +55,7 @@ def corpus(path: Path, rows: int, words: tuple[int, int] = (5, 40)) -> Path:
     return path
 
 
-def job(rows: Path, output: Path, folder: Path, *options: str) -> list[str]:
+def job(rows: Path, output: Path, folder: Path | str, *options: str) -> list[str]:
     """The command line of a job."""
     return [sys.executable, "-m", "fivefold", "batch", str(rows), "--id-field", "id", "--output", str(output)] + [
         *("--model", str(folder), "--json"),
@@ -68,7 +68,7 @@ def one_core() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
-def overhead(work: Path, folder: Path, rows: int, rounds: int) -> dict[str, float]:
+def overhead(work: Path, folder: Path | str, rows: int, rounds: int) -> dict[str, float]:
     """Seconds of the whole job over those of `encode` on the same rows, in turn, in one process; medians."""
     import torch
 
@@ -97,7 +97,7 @@ def overhead(work: Path, folder: Path, rows: int, rounds: int) -> dict[str, floa
     return {"rows": rows, "encode_seconds": encode, "job_seconds": batch, "overhead": batch / encode - 1}
 
 
-def memory(work: Path, folder: Path, rows: int) -> dict[str, float]:
+def memory(work: Path, folder: Path | str, rows: int) -> dict[str, float]:
     """Peak memory of a job over a corpus and over one ten times as large, each in a process of its own, in MB."""
     found = {}
     for name, count in (("small", rows // 10), ("large", rows)):
@@ -109,7 +109,7 @@ def memory(work: Path, folder: Path, rows: int) -> dict[str, float]:
     return {"rows": rows, **found, "ratio": found["large_mb"] / found["small_mb"]}
 
 
-def throughput(work: Path, folder: Path, rows: int) -> dict[str, float]:
+def throughput(work: Path, folder: Path | str, rows: int) -> dict[str, float]:
     """Rows a second between the first and the last finished part, with one worker and with two; starting Ray is left out."""
     path = corpus(work / "throughput.jsonl", rows, (40, 80))
     speed = {}
@@ -127,7 +127,7 @@ def finished(output: Path) -> set[str]:
     return {part.name for part in (output / "_fivefold").glob("part-*.json")}
 
 
-def full_disk(work: Path, folder: Path, rows: int) -> dict[str, float]:
+def full_disk(work: Path, folder: Path | str, rows: int) -> dict[str, float]:
     """A job over a file system of 2 MB, and again when it has grown."""
     path, disk = corpus(work / "disk.jsonl", rows), work / "disk"
     disk.mkdir()
@@ -153,12 +153,13 @@ def main() -> None:
         parser.add_argument(f"--{name}", action="store_true")
     parser.add_argument("--rows", type=int, help="by default 50000, and 20000 for workers")
     parser.add_argument("--rounds", type=int, default=3, help="of the overhead")
+    parser.add_argument("--model", help="a name or folder in place of the random one")
     args = parser.parse_args()
     everything = not (args.overhead or args.memory or args.workers or args.full_disk)
     results: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        folder = model(work / "model")
+        folder = args.model or model(work / "model")
         if args.overhead or everything:
             results["overhead"] = overhead(work, folder, args.rows or 50000, args.rounds)
         if args.memory or everything:
