@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fivefold import Embedder
+from fivefold.fleet import Fleet
 from tests.jobs.corpus import SMALL, assert_same, jsonl, rows, run, written
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
@@ -22,7 +23,6 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 from fivefold.jobs.cluster import (  # noqa: E402
-    Workers,
     _block,
     _block_message,
     _prepared,
@@ -79,7 +79,7 @@ def test_a_ray_of_our_own_is_not_one_that_runs_here(monkeypatch: pytest.MonkeyPa
     """`ray start` leaves its address for all that follow, also when it was killed."""
     asked: list[dict[str, object]] = []
     monkeypatch.setattr(ray, "init", lambda **options: asked.append(options))
-    for workers in (Workers(), Workers(address="here:6379")):
+    for workers in (Fleet(), Fleet(address="here:6379")):
         with started(workers):
             pass
     assert [options["address"] for options in asked] == ["local", "here:6379"]

@@ -18,7 +18,7 @@ from fivefold.jobs.job import Here, Target
 from fivefold.jobs.origin import prepare
 from fivefold.jobs.plan import Plan
 from fivefold.jobs.store import Store
-from fivefold.jobs.stores import open_store, patience
+from fivefold.jobs.stores import open_store
 from fivefold.jobs.work import Settings
 from tests import toy
 from tests.jobs.corpus import Counting, jsonl, run, written
@@ -32,6 +32,10 @@ pytestmark = [
     # Chroma's client leaves its connections to the garbage collector.
     pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"),
 ]
+
+pytest.importorskip("tenacity")
+
+from fivefold.jobs.stores import patience  # noqa: E402
 
 ROWS, ROUNDS = 4000, 3
 STARTERS = {"chroma": servers.chroma, "milvus": servers.milvus, "postgresql": servers.postgresql}
