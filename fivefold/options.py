@@ -49,14 +49,7 @@ def embed_options(add: Parser) -> None:
     add.add_argument(
         "--output-format", choices=OUTPUT_FORMATS, help="(default: by the file's suffix; jsonl for standard output)"
     )
-    add.add_argument(
-        "--field", default="text", metavar="NAME", help="column or key that holds the text (default: text)"
-    )
-    add.add_argument(
-        "--task-field",
-        metavar="NAME",
-        help="column or key with each row's task; an empty cell means --task (default: --task for all)",
-    )
+    text_options(add)
     add.add_argument(
         "--embedding-field", default="embedding", metavar="NAME", help="name of the column to add (default: embedding)"
     )
@@ -71,9 +64,6 @@ def embed_options(add: Parser) -> None:
         "--no-truncate",
         action="store_true",
         help="fail on a text longer than the limit (default: cut it, with a warning)",
-    )
-    add.add_argument(
-        "--max-length", type=int, metavar="N", help="tokens a text may have (default: all the model can read)"
     )
     task_option(add, "none, the body without adapter or prompt; retrieval.passage with --chunk-tokens")
     vector_options(add)
@@ -122,19 +112,12 @@ def corpus_options(add: Parser) -> None:
         choices=INPUT_FORMATS,
         help="text is one text a file, lines one a line (default: by the file's suffix; text for suffixes nobody knows)",
     )
-    add.add_argument(
-        "--field", default="text", metavar="NAME", help="column or key that holds the text (default: text)"
-    )
+    text_options(add)
     add.add_argument(
         "--id-field",
         metavar="NAME",
         help="column or key with each row's id, a text or a whole number (default: the file and the row's number; the path of "
         "a text file)",
-    )
-    add.add_argument(
-        "--task-field",
-        metavar="NAME",
-        help="column or key with each row's task; an empty cell means --task (default: --task for all)",
     )
     add.add_argument(
         "--chunk-tokens",
@@ -149,14 +132,26 @@ def corpus_options(add: Parser) -> None:
         help="count a text longer than the limit as failed (default: cut it, and say how many were)",
     )
     add.add_argument(
-        "--max-length", type=int, metavar="N", help="tokens a text may have (default: all the model can read)"
-    )
-    add.add_argument(
         "--part-rows",
         type=int,
         default=2048,
         metavar="N",
         help="rows that are done, or done again, together (default: 2048)",
+    )
+
+
+def text_options(add: Parser) -> None:
+    """Where a row's text and task are, and how long it may be."""
+    add.add_argument(
+        "--field", default="text", metavar="NAME", help="column or key that holds the text (default: text)"
+    )
+    add.add_argument(
+        "--task-field",
+        metavar="NAME",
+        help="column or key with each row's task; an empty cell means --task (default: --task for all)",
+    )
+    add.add_argument(
+        "--max-length", type=int, metavar="N", help="tokens a text may have (default: all the model can read)"
     )
 
 
