@@ -138,7 +138,7 @@ def distil(plan: Plan, run: Run) -> None:
     schedule = plan.schedules["distil"]
     trained = assemble(plan.body(START), plan.tokenizer)
     learn(trained, body_but_words)
-    texts, targets, same = drawn_texts(plan.read(), _rows(schedule), run.seed)
+    texts, targets, same = drawn_texts(plan.read(), _rows(schedule, run), run.seed)
     teacher = Teacher(read_teacher(plan.teacher), max_length=schedule.max_length)
     loss = Distillation(
         trained, teacher, trained[0].encoder.config.matryoshka_dimensions, lengths=lengths_of(plan.tokenizer)
@@ -234,12 +234,12 @@ def v3_nano(plan: Plan, run: Run, stages: Sequence[str] = (ALL,)) -> None:
 
 
 def _dealer(corpora: Corpora, schedule: Schedule, run: Run) -> Dealer:
-    return Dealer(corpora, rows=_rows(schedule), batch=schedule.batch_size, seed=run.seed)
+    return Dealer(corpora, rows=_rows(schedule, run), batch=schedule.batch_size, seed=run.seed)
 
 
-def _rows(schedule: Schedule) -> int:
+def _rows(schedule: Schedule, run: Run) -> int:
     """Of all devices, each of which has its own batches."""
-    devices: int = PartialState().num_processes
+    devices: int = PartialState(cpu=run.cpu).num_processes  # told of CPUs, or it counts GPUs and finds one process
     return schedule.steps * schedule.batch_size * devices
 
 

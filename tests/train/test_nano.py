@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,21 @@ def plan(tmp_path: Path) -> Plan:
 
 def run(**options: Any) -> Run:
     return Run(Path("unused"), cpu=True, log_steps=1, save_steps=2, **options)
+
+
+ROWS = """
+from pathlib import Path
+from fivefold.train.loop import Run, Schedule
+from fivefold.train.nano import _rows
+print("rows", _rows(Schedule(3, 1e-3, 4, 48), Run(Path("unused"), cpu=True)))
+"""
+
+
+def test_rows_are_drawn_for_every_process(tmp_path: Path) -> None:
+    (tmp_path / "rows.py").write_text(ROWS)
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run([*two, str(tmp_path / "rows.py")], capture_output=True, text=True, timeout=120)
+    assert done.stdout.count("rows 24") == 2, done.stderr
 
 
 def test_from_a_teacher_to_a_model_that_loads(plan: Plan, tmp_path: Path) -> None:
