@@ -28,6 +28,29 @@ CLASS_SHARES: Mapping[str, Mapping[str, float]] = {
     "classification": {"vitaltopic": 0.7, "ha_intent": 0.3},
     "separation": {"vitaltopic": 0.85, "recipes": 0.05, "ha_intent": 0.1},
 }
+TOPICS: Mapping[str, str | None] = {
+    "en:People": None,
+    "es:Antropología, sicología y vida cotidiana": None,
+    "es:Artes": "en:Arts",
+    "es:Filosofía y religión": "en:Philosophy and religion",
+    "es:Geografía": "en:Geography",
+    "es:Historia": "en:History",
+    "es:Matemáticas": "en:Mathematics",
+    "es:Personas": None,
+    "es:Tecnología": "en:Technology",
+    "fr:Arts et culture": "en:Arts",
+    "fr:Géographie": "en:Geography",
+    "fr:Histoire": "en:History",
+    "fr:Mathématiques": "en:Mathematics",
+    "fr:Personnalités": None,
+    "fr:Philosophie et religion": "en:Philosophy and religion",
+    "fr:Santé et médecine": "en:Biology and health sciences",
+    "fr:Science": "en:Physical sciences",
+    "fr:Société et sciences sociales": "en:Society and social sciences",
+    "fr:Technologie": "en:Technology",
+    "fr:Vie quotidienne": "en:Everyday life",
+}
+"""The English topic of an article for that of another Wikipedia; None for what goes across topics, as people do."""
 CROSSED = 0.3
 """Share of graded pairs whose two sentences are of two languages."""
 BATCHES_OF_A_PAIR = 4
@@ -79,13 +102,15 @@ class Dealer:
         return self._shared(MATCHING_SHARES, {"graded": self._graded, "translations": self._translations})
 
     def classes(self, family: str) -> Sets:
-        """Labelled texts; half of them one sentence of theirs."""
+        """Labelled texts, half of them one sentence of theirs; all languages of a source are one set, as classes go across them."""
         sources = labelled_sources(self.corpora)
         shares = {name: share for name, share in CLASS_SHARES[family].items() if sources.get(name)}
         found: Sets = {}
         for name, share in shares.items():
             sets = dealt(sources[name], int(self.rows * share / sum(shares.values())), self.batch, self.rng)
-            found |= _named(name, {lang: [self._cropped(row) for row in rows] for lang, rows in sets.items()})
+            rows = [self._cropped(row) for rows in sets.values() for row in rows]
+            if rows:
+                found[name] = [rows[i] for i in self.rng.permutation(len(rows))]
         return found
 
     def _shared(self, shares: Mapping[str, float], kinds: Mapping[str, Callable[[int], Sets]]) -> Sets:
@@ -173,6 +198,9 @@ def labelled_sources(corpora: Corpora) -> dict[str, list[Labelled]]:
     """All labelled texts by source: topics of articles, intents, and recipes by category."""
     found: dict[str, list[Labelled]] = defaultdict(list)
     for source in LABELS:
-        found[source.name] += corpora.labels.get(source.name, [])
+        for row in corpora.labels.get(source.name, []):
+            label = TOPICS.get(row.label, row.label)
+            if label is not None:
+                found[source.name].append(replace(row, label=label))
     found["recipes"] += [Labelled(r.lang, r.query, r.label) for r in corpora.pairs.get("recipes", []) if r.label]
     return found

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fivefold.train.corpora import Corpora, Graded, Labelled, Pair, Segment
-from fivefold.train.dealing import Dealer, Sets, dealt, draw_sentence, english_pairs
+from fivefold.train.dealing import Dealer, Sets, dealt, draw_sentence, english_pairs, labelled_sources
 from fivefold.train.families import FAMILIES, prepared
 from fivefold.train.nano import DEALS
 
@@ -49,6 +49,26 @@ def test_rows_of_a_set_share_their_languages(deal: Callable[[Dealer], Sets]) -> 
         assert all(len(langs) == 1 for langs in sides)
         crossed += sides[0] != sides[1]
     assert crossed >= 2
+
+
+def test_classes_go_across_languages() -> None:
+    for name, rows in dealer().classes("classification").items():
+        first = [row for row in rows[:32] if isinstance(row, Labelled)]
+        assert {row.lang for row in first} == set(LANGS), name
+
+
+def test_topics_of_three_wikipedias_are_one_set_of_classes() -> None:
+    found = Corpora()
+    labels = ("en:Arts", "es:Artes", "fr:Arts et culture", "en:People", "es:Personas", "en:History", "pt:Artes")
+    found.labels["vitaltopic"] = [Labelled(label[:2], label, label) for label in labels]
+    kept = {row.text: row.label for row in labelled_sources(found)["vitaltopic"]}
+    assert kept == {
+        "en:Arts": "en:Arts",
+        "es:Artes": "en:Arts",
+        "fr:Arts et culture": "en:Arts",
+        "en:History": "en:History",
+        "pt:Artes": "pt:Artes",
+    }
 
 
 @pytest.mark.parametrize("family", FAMILIES)
