@@ -102,7 +102,7 @@ class Dealer:
         return self._shared(MATCHING_SHARES, {"graded": self._graded, "translations": self._translations})
 
     def classes(self, family: str) -> Sets:
-        """Labelled texts, half of them one sentence of theirs; all languages of a source are one set, as classes go across them."""
+        """Labelled texts, half of them one sentence of theirs; a source is one set, as classes go across languages."""
         sources = labelled_sources(self.corpora)
         shares = {name: share for name, share in CLASS_SHARES[family].items() if sources.get(name)}
         found: Sets = {}
