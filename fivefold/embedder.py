@@ -26,7 +26,7 @@ from fivefold.config import ModelConfig
 from fivefold.errors import InputError, NonFiniteError, TruncationWarning
 from fivefold.hub import resolve
 from fivefold.model import Encoder
-from fivefold.packing import PackedBatch, pack, plan
+from fivefold.packing import PackedBatch, pack, plan, rounded
 from fivefold.peft import add_adapter
 from fivefold.pooling import pool
 from fivefold.quantization import Precision, choose, prepack
@@ -59,8 +59,9 @@ class TorchBackend:
     @torch.inference_mode()
     def hidden_states(self, batch: PackedBatch) -> torch.Tensor:
         """Hidden states [T, D] in the encoder's precision."""
-        hidden: torch.Tensor = self.encoder(batch.to(self.device))
-        return hidden
+        on_cpu = self.device.type == "cpu"
+        hidden: torch.Tensor = self.encoder(rounded(batch) if on_cpu else batch.to(self.device))
+        return hidden[: len(batch.input_ids)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,10 @@
 """packing.py: what lies where in a pack."""
 
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fivefold.packing import TaskSlice, pack, plan
+from fivefold.packing import TaskSlice, pack, plan, rounded
 from tests import toy
 
 
@@ -28,6 +30,19 @@ def test_a_sequence_over_the_budget_runs_alone() -> None:
     """It is not refused and drags nobody along."""
     rows = [toy.sequence([5] * n) for n in (3, 50, 4)]
     assert list(plan(rows, 8)) == [[1], [2, 0]]
+
+
+@given(st.lists(st.tuples(st.integers(1, 300), st.integers(-1, 2)), min_size=1, max_size=6))
+def test_rounding_adds_a_sequence_that_nobody_asked_for(parts: list[tuple[int, int]]) -> None:
+    """What was there stays; numbers of tokens are few."""
+    batch = pack([toy.sequence([5] * n, t) for n, t in parts])
+    whole, tokens = rounded(batch), len(batch.input_ids)
+    size = len(whole.input_ids)
+    assert tokens <= size < tokens + 32 and size % (8 if tokens <= 128 else 32) == 0
+    assert whole.input_ids[:tokens].equal(batch.input_ids) and whole.spans is batch.spans
+    assert whole.cu_seqlens[-1] == sum(whole.seqlens) == whole.task_slices[-1].stop == len(whole.position_ids) == size
+    assert len(whole.cu_seqlens) == len(whole.seqlens) + 1 == len(whole.task_ids) + 1 <= len(batch.seqlens) + 2
+    assert whole.position_ids[tokens:].tolist() == list(range(size - tokens))
 
 
 def test_moving_keeps_spans_on_the_host() -> None:
