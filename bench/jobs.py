@@ -1,9 +1,9 @@
-"""The batch job: what it costs over `encode`, what a second worker brings, what memory a large corpus takes, what kills lose.
+"""The batch job: what it costs over `encode`, what a second worker brings, what memory a large corpus takes, what a full disk
+leaves. What kills leave is in `jobs_kills.py`.
 
     python bench/jobs.py --overhead                          # no Ray
     python bench/jobs.py --memory                            # no Ray
     python bench/jobs.py --workers                           # two workers of a core each against one; needs the extra ray
-    python bench/jobs.py --kill-rounds 20 --rows 20000       # kill -9 of workers and of the driver in turn; needs the extra ray
     python bench/jobs.py --full-disk                         # a file system of 2 MB; needs root
 
 The model is random and of v3's architecture at a twelfth of its depth and width, so that 50,000 rows take minutes: what the job
@@ -17,7 +17,6 @@ import json
 import os
 import random
 import resource
-import signal
 import subprocess
 import sys
 import tempfile
@@ -33,7 +32,6 @@ from tests import toy
 WORDS = "fox river bank Fuchs Fluss zorro perezoso renard chien lazy dog jumps springt über saute junto al río".split()
 SIZES = {"hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 384}
 ROOT = Path(__file__).parents[1]
-KILLED = ("worker", "driver")
 
 
 def model(folder: Path) -> Path:
@@ -57,7 +55,7 @@ def corpus(path: Path, rows: int, words: tuple[int, int] = (5, 40)) -> Path:
     return path
 
 
-def job(rows: Path, output: Path, folder: Path, *options: str) -> list[str]:
+def job(rows: Path, output: Path, folder: Path | str, *options: str) -> list[str]:
     """The command line of a job."""
     return [sys.executable, "-m", "fivefold", "batch", str(rows), "--id-field", "id", "--output", str(output)] + [
         *("--model", str(folder), "--json"),
@@ -70,7 +68,7 @@ def one_core() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
-def overhead(work: Path, folder: Path, rows: int, rounds: int) -> dict[str, float]:
+def overhead(work: Path, folder: Path | str, rows: int, rounds: int) -> dict[str, float]:
     """Seconds of the whole job over those of `encode` on the same rows, in turn, in one process; medians."""
     import torch
 
@@ -99,7 +97,7 @@ def overhead(work: Path, folder: Path, rows: int, rounds: int) -> dict[str, floa
     return {"rows": rows, "encode_seconds": encode, "job_seconds": batch, "overhead": batch / encode - 1}
 
 
-def memory(work: Path, folder: Path, rows: int) -> dict[str, float]:
+def memory(work: Path, folder: Path | str, rows: int) -> dict[str, float]:
     """Peak memory of a job over a corpus and over one ten times as large, each in a process of its own, in MB."""
     found = {}
     for name, count in (("small", rows // 10), ("large", rows)):
@@ -111,7 +109,7 @@ def memory(work: Path, folder: Path, rows: int) -> dict[str, float]:
     return {"rows": rows, **found, "ratio": found["large_mb"] / found["small_mb"]}
 
 
-def throughput(work: Path, folder: Path, rows: int) -> dict[str, float]:
+def throughput(work: Path, folder: Path | str, rows: int) -> dict[str, float]:
     """Rows a second between the first and the last finished part, with one worker and with two; starting Ray is left out."""
     path = corpus(work / "throughput.jsonl", rows, (40, 80))
     speed = {}
@@ -124,76 +122,12 @@ def throughput(work: Path, folder: Path, rows: int) -> dict[str, float]:
     return {"rows": rows, "one": speed[1], "two": speed[2], "ratio": speed[2] / speed[1]}
 
 
-def kills(work: Path, folder: Path, rows: int, rounds: int, seed: int) -> dict[str, float]:
-    """Random kills of workers and of the driver in turn; the output must be that of a job nobody disturbed."""
-    chosen = random.Random(seed)
-    path = corpus(work / "kills.jsonl", rows)
-    parts = ["--part-rows", "128"]
-    subprocess.run(job(path, work / "whole", folder, *parts), check=True, stdout=subprocess.DEVNULL, env=one_core())
-    done = {name: 0 for name in KILLED}
-    output, total = work / "killed", -(-rows // 128)
-    redone = most_redone = 0
-    while sum(done.values()) < rounds:
-        if len(finished(output)) == total:  # everything survived so far: begin again
-            output = work / f"killed-{sum(done.values())}"
-        driver = subprocess.Popen(
-            job(path, output, folder, *parts, "--workers", "2"), stdout=subprocess.DEVNULL, env=one_core()
-        )
-        while driver.poll() is None and sum(done.values()) < rounds:
-            victim = KILLED[sum(done.values()) % 2]
-            if not kill_after(victim, len(finished(output)) + chosen.randint(2, 12), driver, output):
-                break
-            done[victim] += 1
-            print(f"  {victim} killed at {len(finished(output))} of {total} parts", flush=True)
-            tried = len(list((output / "_fivefold").glob("attempt-*.json")))
-            redone, most_redone = redone + tried, max(most_redone, tried)
-        if sum(done.values()) < rounds:
-            driver.wait()
-    driver.wait()
-    subprocess.run(job(path, output, folder, *parts), check=True, stdout=subprocess.DEVNULL, env=one_core())
-    return {
-        "rows": rows,
-        **done,
-        "parts_redone": redone,
-        "most_at_once": most_redone,
-        "largest_difference": difference(work / "whole", output),
-    }
-
-
 def finished(output: Path) -> set[str]:
     """Names of the parts that count."""
     return {part.name for part in (output / "_fivefold").glob("part-*.json")}
 
 
-def kill_after(victim: str, parts: int, driver: subprocess.Popen[bytes], output: Path) -> bool:
-    """kill -9 when so many parts are finished; whether there was anybody to kill."""
-    import psutil
-
-    while len(finished(output)) < parts and driver.poll() is None:
-        time.sleep(0.02)
-    if driver.poll() is not None:
-        return False
-    if victim == "driver":
-        driver.kill()
-        driver.wait()
-        return True
-    inside = psutil.Process(driver.pid).children(recursive=True)
-    workers = [process for process in inside if "_Embed" in " ".join(process.cmdline())]
-    for worker in random.sample(workers, min(1, len(workers))):
-        worker.send_signal(signal.SIGKILL)
-    return bool(workers)
-
-
-def difference(whole: Path, output: Path) -> float:
-    """The largest difference of any number of any vector; every row must be there once."""
-    tables = [pq.read_table(folder).sort_by("id") for folder in (whole, output)]
-    ids = tables[1]["id"].to_pylist()
-    assert len(set(ids)) == len(ids) and ids == tables[0]["id"].to_pylist(), "rows are missing or doubled"
-    vectors = [np.array(table["vector"].combine_chunks().flatten()) for table in tables]
-    return float(np.abs(vectors[0] - vectors[1]).max())
-
-
-def full_disk(work: Path, folder: Path, rows: int) -> dict[str, float]:
+def full_disk(work: Path, folder: Path | str, rows: int) -> dict[str, float]:
     """A job over a file system of 2 MB, and again when it has grown."""
     path, disk = corpus(work / "disk.jsonl", rows), work / "disk"
     disk.mkdir()
@@ -217,16 +151,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("overhead", "memory", "workers", "full-disk"):
         parser.add_argument(f"--{name}", action="store_true")
-    parser.add_argument("--kill-rounds", type=int, default=0)
-    parser.add_argument("--rows", type=int, help="by default 50000, and 20000 for kills and workers")
+    parser.add_argument("--rows", type=int, help="by default 50000, and 20000 for workers")
     parser.add_argument("--rounds", type=int, default=3, help="of the overhead")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", help="a name or folder in place of the random one")
     args = parser.parse_args()
-    everything = not (args.overhead or args.memory or args.workers or args.full_disk or args.kill_rounds)
+    everything = not (args.overhead or args.memory or args.workers or args.full_disk)
     results: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        folder = model(work / "model")
+        folder = args.model or model(work / "model")
         if args.overhead or everything:
             results["overhead"] = overhead(work, folder, args.rows or 50000, args.rounds)
         if args.memory or everything:
@@ -235,8 +168,6 @@ def main() -> None:
             results["workers"] = throughput(work, folder, args.rows or 20000)
         if args.full_disk:
             results["full_disk"] = full_disk(work, folder, args.rows or 5000)
-        if args.kill_rounds:
-            results["kills"] = kills(work, folder, args.rows or 20000, args.kill_rounds, args.seed)
     for name, numbers in results.items():
         print(f"{name:<10} " + "  ".join(f"{key} {value:,.4g}" for key, value in numbers.items()))
     print(json.dumps({"benchmark": "jobs", **results}))

@@ -99,7 +99,7 @@ def _nano_recipe(add: Parser) -> None:
     add.add_argument(
         "--schedules", metavar="FILE", help="JSON: stage or family -> steps, batch_size ... (default: nano.py's)"
     )
-    add.add_argument("--scores", metavar="FILE", help="JSON of scores for the model card (default: none)")
+    add.add_argument("--scores", metavar="FILE", help="what fivefold eval printed, for the model card (default: none)")
     _run_options(add)
 
 

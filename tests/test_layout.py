@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "fivefold"
 CORE = (
     "errors",
     "cores",
+    "fleet",
     "config",
     "sequence",
     "tokenizer",
@@ -87,7 +88,7 @@ HOMES = {
     "orjson": {"serve"},
     "prometheus_client": {"serve"},
     "uvicorn": {"serve"},
-    "ray": {"jobs", "serve"},
+    "ray": {"fleet", "jobs", "serve"},
     "onnx": {"export"},
     "onnxruntime": {"export"},
     "mteb": {"evaluate"},

@@ -8,9 +8,10 @@ from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
-from fivefold.commands.loading import counts, model_arguments
+from fivefold.commands.loading import counts, model_arguments, vector_arguments
 from fivefold.config import task_name
 from fivefold.errors import InputError, JobError
+from fivefold.fleet import Fleet
 from fivefold.jobs import estimate, sources
 from fivefold.jobs.folder import ERRORS, Folder
 from fivefold.jobs.job import Engine, Here, Summary, Target
@@ -56,9 +57,9 @@ def _engine(model: Model, least: int, most: int, args: Namespace) -> Iterator[En
     if not most:
         yield Here(model.embedder())
         return
-    from fivefold.jobs.cluster import Cluster, Workers, started  # Ray is an extra
+    from fivefold.jobs.cluster import Cluster, started  # Ray is an extra
 
-    workers = Workers(least, most, args.worker_cpus, args.worker_gpus, args.ray_address)
+    workers = Fleet(least, most, args.worker_cpus, args.worker_gpus, args.ray_address)
     with redirect_stdout(sys.stderr), started(workers):  # Ray tells of workers that died on standard output
         yield Cluster(model, workers)
 
@@ -66,12 +67,7 @@ def _engine(model: Model, least: int, most: int, args: Namespace) -> Iterator[En
 def _settings(args: Namespace) -> Settings:
     return Settings(
         task=task_name(args.task, "retrieval.passage"),
-        truncate_dim=args.truncate_dim,
-        max_length=args.max_length,
-        truncate=not args.no_truncate,
-        normalize=not args.no_normalize,
-        precision=args.precision,
-        chunk_tokens=args.chunk_tokens,
+        **vector_arguments(args),
         part_rows=args.part_rows,
     )
 

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fivefold.commands import sinks
-from fivefold.commands.loading import load_embedder
+from fivefold.commands.loading import load_embedder, vector_arguments
 from fivefold.config import task_name
 from fivefold.embedder import Embedder
 from fivefold.errors import FivefoldError, InputError, TruncationWarning
@@ -68,12 +68,7 @@ def run(args: Namespace) -> None:
 def _job(args: Namespace) -> Job:
     return Job(
         embedder=load_embedder(args),
-        truncate_dim=args.truncate_dim,
-        max_length=args.max_length,
-        truncate=not args.no_truncate,
-        normalize=not args.no_normalize,
-        precision=args.precision,
-        chunk_tokens=args.chunk_tokens,
+        **vector_arguments(args),
         text_column=args.field,
     )
 

@@ -39,6 +39,18 @@ def model_arguments(args: Namespace) -> dict[str, Any]:
     }
 
 
+def vector_arguments(args: Namespace) -> dict[str, Any]:
+    """What a text's vectors should be like, under the names that `embed` and `batch` give it."""
+    return {
+        "truncate_dim": args.truncate_dim,
+        "max_length": args.max_length,
+        "truncate": not args.no_truncate,
+        "normalize": not args.no_normalize,
+        "precision": args.precision,
+        "chunk_tokens": args.chunk_tokens,
+    }
+
+
 def _by_task(option: str, given: list[str] | None) -> dict[str, str]:
     """NAME=VALUE words as a mapping."""
     found: dict[str, str] = {}

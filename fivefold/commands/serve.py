@@ -13,6 +13,7 @@ from fivefold.commands.loading import counts, load_embedder
 from fivefold.cores import available
 from fivefold.embedder import Embedder
 from fivefold.errors import InputError, MissingExtraError
+from fivefold.fleet import Fleet
 
 try:
     from fivefold.serve.app import create_app
@@ -42,15 +43,14 @@ def run(args: Namespace) -> None:
     if settings.switch("ray"):
         from fivefold.serve import replicas  # Ray is an extra of its own
 
-        chosen = replicas.Replicas(
+        chosen = Fleet(
             *counts(settings.text("replicas", "1"), "--replicas"),
             cpus=settings.number("replica_cpus", 1),
             gpus=settings.number("replica_gpus", 0),
             address=settings.text("ray_address", "") or None,
         )
-        settings.environment.setdefault(
-            PREFIX + "THREADS", str(chosen.cpus)
-        )  # of the machine's cores these are its own
+        # Of the machine's cores these are a replica's own.
+        settings.environment.setdefault(PREFIX + "THREADS", str(chosen.cpus))
         most_requests = settings.number("max_concurrent_requests", 512)
         replicas.run(
             build, host=host, port=port, replicas=chosen, drain_seconds=drain_seconds, most_requests=most_requests

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from fivefold.errors import InputError, JobError, MissingExtraError
+from fivefold.fleet import Fleet
 from fivefold.jobs.attempts import attempt
 from fivefold.jobs.folder import Finished, Folder
 from fivefold.jobs.job import form_of, origin_of
@@ -52,29 +52,11 @@ OBJECT_STORE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Workers:
-    """How many models, each with what, and on which Ray: an address, or None for one of our own on this machine."""
-
-    least: int = 1
-    most: int = 1
-    cpus: float = 1
-    gpus: float = 0
-    address: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work."""
-        if not 1 <= self.least <= self.most or self.cpus < 0 or self.gpus < 0:
-            raise InputError(
-                f"workers must be from 1 up, the least first, and have no less than 0 CPUs and GPUs; got {self}"
-            )
-
-
-@dataclass(frozen=True, slots=True)
 class Cluster:
     """The models on Ray."""
 
     model: Model
-    workers: Workers
+    workers: Fleet
 
     def origin(self, settings: Settings) -> Origin:
         """Ask a model where the models will be."""
@@ -112,25 +94,15 @@ class Cluster:
 
 
 @contextmanager
-def started(workers: Workers) -> Iterator[None]:
+def started(workers: Fleet) -> Iterator[None]:
     """Ray, as the workers need it; one that runs already is used and left running."""
     if ray.is_initialized():
         yield
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of our jobs
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default, else Ray warns of it
-    own = {
-        "num_cpus": math.ceil(workers.most * workers.cpus) + 1,
-        "object_store_memory": OBJECT_STORE_BYTES,
-        "include_dashboard": False,
-    }
     try:
-        ray.init(
-            address=workers.address, log_to_driver=False, logging_level="ERROR", **({} if workers.address else own)
-        )
-    except Exception as error:  # Ray raises it bare where a process of its own does not come up in time
-        where = workers.address or "on this machine"
-        raise JobError(f"there is no Ray {where}: {error}; start the job again, or without --workers") from None
+        workers.connect(object_store_bytes=OBJECT_STORE_BYTES)
+    except ConnectionError as error:
+        raise JobError(f"{error}; start the job again, or without --workers") from None
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     try:
         yield

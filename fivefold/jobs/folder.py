@@ -154,12 +154,13 @@ class Folder:
             return
         try:
             Path(self._root, MANIFEST).mkdir(parents=True, exist_ok=True)
-            with FileLock(Path(self._root, MANIFEST, ".lock"), timeout=0):
-                yield
+            held = FileLock(Path(self._root, MANIFEST, ".lock")).acquire(timeout=0)
         except Timeout:
             raise InputError(f"another job is writing to {self.name}; wait until it is done") from None
         except OSError as error:
             raise InputError(f"cannot write to {self.name}: {error.strerror or error}") from None
+        with held:  # outside of what is caught above: what fails in the job is not the folder's
+            yield
 
     def _names(self, inside: str) -> list[str]:
         try:

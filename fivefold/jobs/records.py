@@ -108,8 +108,11 @@ def _opened(path: str) -> Iterator[BinaryIO]:
         stream = open(path, "rb") if "://" not in path else fsspec.open(path, "rb").open()  # noqa: SIM115 - closed below
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-    with stream:
-        yield stream
+    try:
+        with stream:
+            yield stream
+    except OSError as error:  # a disk or a network that fails later
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def row_of(path: str, number: int, record: Record, columns: Columns) -> Row:

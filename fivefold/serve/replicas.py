@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import os
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from starlette.applications import Starlette
 
 from fivefold.errors import InputError, MissingExtraError
+from fivefold.fleet import Fleet
 from fivefold.serve.gate import State
 
 try:
@@ -33,30 +31,12 @@ ONGOING_TARGET = 16
 log = logging.getLogger("fivefold.serve")
 
 
-@dataclass(frozen=True, slots=True)
-class Replicas:
-    """How many, each with what, and on which Ray: an address, or None for one of our own on this machine."""
-
-    least: int = 1
-    most: int = 1
-    cpus: float = 1
-    gpus: float = 0
-    address: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse none."""
-        if not 1 <= self.least <= self.most:
-            raise InputError(
-                f"there must be at least one replica, and the least first; got {self.least} to {self.most}"
-            )
-
-
 def run(
     build: Callable[[], Starlette],
     *,
     host: str,
     port: int,
-    replicas: Replicas,
+    replicas: Fleet,
     drain_seconds: float,
     most_requests: int,
 ) -> None:
@@ -68,7 +48,10 @@ def run(
         drain_seconds: how long a replica that is stopped may finish what it has.
         most_requests: requests at a replica; more wait at the door.
     """
-    _start(replicas)
+    try:
+        replicas.connect()
+    except ConnectionError as error:
+        raise InputError(str(error)) from None
     serve.start(http_options={"host": host, "port": port})
     serve.run(_deployment(build, replicas, drain_seconds, most_requests).bind(), name=NAME, route_prefix="/")
     log.info("ready", extra={"facts": {"replicas": replicas.least, "port": port}})
@@ -78,20 +61,8 @@ def run(
         ray.shutdown()
 
 
-def _start(replicas: Replicas) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of our servers
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default, else Ray warns of it
-    own = {"num_cpus": math.ceil(replicas.most * replicas.cpus) + 1, "include_dashboard": False}
-    try:
-        ray.init(
-            address=replicas.address, log_to_driver=False, logging_level="ERROR", **({} if replicas.address else own)
-        )
-    except Exception as error:  # Ray raises it bare where a process of its own does not come up in time
-        raise InputError(f"there is no Ray {replicas.address or 'on this machine'}: {error}") from None
-
-
 def _deployment(
-    build: Callable[[], Starlette], replicas: Replicas, drain_seconds: float, most_requests: int
+    build: Callable[[], Starlette], replicas: Fleet, drain_seconds: float, most_requests: int
 ) -> serve.Deployment:
     def application() -> Starlette:  # Ray Serve calls plain functions only
         return build()

@@ -8,9 +8,6 @@ from fivefold.config import ModelConfig
 from fivefold.train.corpora import LABELS, PAIRS, SEGMENTS
 from fivefold.train.vocabulary import TUNED
 
-Scores = Mapping[str, Mapping[str, float]]
-"""Column -> set -> score."""
-
 _CARD = """\
 ---
 license: apache-2.0
@@ -43,9 +40,9 @@ print(documents @ query)
    cuts it. They are the most frequent in text and dictionaries of the 30 languages that jina-embeddings-v3 is tuned for.
 2. **Distillation** against the same multilingual-e5-small: every language of a sentence aims at the teacher's vector of the
    English one; passages and monolingual text aim at their own. Loss: 10 (1 - cos) + KL of in-batch similarities, also over the
-   Matryoshka prefixes. {tokens}; the word table stayed frozen.
+   Matryoshka prefixes, + 10 (1 - cos) of the hidden states, token by token. {distil:,} updates; the word table stayed frozen.
 3. **Pairs**: translations beside English, and queries with their passages, in contrast both ways; every batch of one source and
-   language.
+   language. {pairs:,} updates.
 4. **Adapters**, rank {rank}, body frozen: retrieval (query and passage with their prompts, in contrast; sentences and the
    passage around them, also in another language), text-matching (CoSENT on STS-B train, translations in contrast),
    classification (a text, one of its class, seven of others, in contrast), separation (CoSENT over labels).
@@ -64,9 +61,9 @@ counted in aligned strings and dictionary words under other free licences, of wh
 
 ## Scores
 
-Measured with the files of this folder on development sets (STS-B: Spearman; Tatoeba: accuracy both ways; XQuAD and vital
-articles: nDCG@10; SIB-200: accuracy of logistic regression, and v-measure of k-means). STS-B **train** was trained on, so STS-B
-is in-domain; so is the vital-article set, whose articles are others but of the same kind. Columns `d = ...` are cut vectors.
+Measured by `fivefold eval` with the files of this folder on development sets; columns are the way to encode (`own` is each
+kind of set with its own adapter, `body` none) and the number of dimensions. STS-B **train** was trained on, so STS-B is
+in-domain; so is the vital-article set, whose articles are others but of the same kind.
 
 {scores}
 
@@ -86,8 +83,8 @@ the texts are in the table above.
 """
 
 
-def model_card(config: ModelConfig, measured: Scores, *, tokens: str = "1,300 updates, 3.4 million tokens") -> str:
-    """The whole README of the model folder."""
+def model_card(config: ModelConfig, *, updates: Mapping[str, int], scores: str) -> str:
+    """The whole README of the model folder, with the updates of each stage and a Markdown table of scores."""
     return _CARD.format(
         layers=config.num_hidden_layers,
         width=config.hidden_size,
@@ -97,9 +94,10 @@ def model_card(config: ModelConfig, measured: Scores, *, tokens: str = "1,300 up
         rank=config.lora_rank,
         positions=config.max_position_embeddings,
         languages=len(TUNED),
-        tokens=tokens,
+        distil=updates.get("distil", 0),
+        pairs=updates.get("pairs", 0),
         sources=_sources(),
-        scores=_table(measured),
+        scores=scores.strip() or "_Not measured yet._",
     )
 
 
@@ -108,13 +106,3 @@ def _sources() -> str:
     kinds = (("aligned sentences", SEGMENTS), ("query and passage", PAIRS), ("labelled text", LABELS))
     rows = [(s.name, kind, s.licence, s.share) for kind, sources in kinds for s in sources]
     return "\n".join(f"| {name} ({kind}) | {licence} | {share:.0%} |" for name, kind, licence, share in rows)
-
-
-def _table(measured: Scores) -> str:
-    """Columns of scores side by side; sets in the order of the first column."""
-    if not measured:
-        return "_Not measured yet._"
-    sets = list(dict.fromkeys(name for column in measured.values() for name in column))
-    head = f"| set | {' | '.join(measured)} |\n|---|{'---|' * len(measured)}"
-    cells = ((f"{column[name]:.4f}" if name in column else "" for column in measured.values()) for name in sets)
-    return "\n".join([head, *(f"| {name} | {' | '.join(row)} |" for name, row in zip(sets, cells, strict=True))])

@@ -32,6 +32,7 @@ from fivefold.train.batches import mapped_set, pair_set
 from fivefold.train.corpora import Corpora, Pair, read_corpora
 from fivefold.train.dealing import Dealer, Sets
 from fivefold.train.families import FAMILIES, fit_family, prepared
+from fivefold.train.journal import read_log
 from fivefold.train.loop import Run, Schedule, assemble, body_but_words, fit, learn
 from fivefold.train.losses import Distillation, contrast
 from fivefold.train.packaging import write_package
@@ -45,6 +46,7 @@ PER_LANGUAGE = 60_000
 """Texts of each kind and language that the choice of pieces counts."""
 SLACK = 1.1
 """A pruned vocabulary needs more tokens for the same text."""
+RUNS = "runs"
 START, BODY, PAIRED = "start.safetensors", "body.safetensors", "body-pairs.safetensors"
 
 SCHEDULES: Mapping[str, Schedule] = {
@@ -69,7 +71,7 @@ class Plan:
         target: the folder that ships.
         pieces: in the vocabulary.
         schedules: of the stages and families; see `with_schedules`.
-        scores: JSON of measured scores for the model card.
+        scores: what `fivefold eval` printed, for the model card.
     """
 
     work: Path
@@ -196,7 +198,9 @@ def adapters(plan: Plan, run: Run) -> None:
 
 def package(plan: Plan, run: Run) -> None:
     """Write the folder that ships: body, adapters, tokenizer and model card."""
-    write_package(plan.work, plan.first(PAIRED, BODY), plan.target, scores=plan.scores)
+    logs = {name: read_log(plan.work / RUNS / name) for name in DONE}
+    updates = {name: int(log[-1]["step"]) for name, log in logs.items() if log}
+    write_package(plan.work, plan.first(PAIRED, BODY), plan.target, updates=updates, scores=plan.scores)
 
 
 DEALS: Mapping[str, Callable[[Dealer], Sets]] = {
@@ -225,7 +229,7 @@ def v3_nano(plan: Plan, run: Run, stages: Sequence[str] = (ALL,)) -> None:
             raise InputError(f"unknown stage {name!r}; there are: {', '.join((*STAGES, ALL))}")
         if ALL in stages and name in DONE and (plan.work / DONE[name]).is_file():
             continue
-        STAGES[name](plan, replace(run, folder=plan.work / "runs" / name))
+        STAGES[name](plan, replace(run, folder=plan.work / RUNS / name))
 
 
 def _dealer(corpora: Corpora, schedule: Schedule, run: Run) -> Dealer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,15 +18,25 @@ from fivefold.train.families import FAMILIES
 Banks = Mapping[str, Tensor]
 
 
-def write_package(work: Path, body: Path, target: Path, *, scores: Path | None = None) -> None:
-    """Join a body and the adapters of the working folder into the model folder `target`, which must not exist yet."""
+def write_package(
+    work: Path, body: Path, target: Path, *, updates: Mapping[str, int], scores: Path | None = None
+) -> None:
+    """Join a body and the adapters of the working folder into the model folder `target`, which must not exist yet.
+
+    Args:
+        work: with config.json, tokenizer.json and the adapters of every family.
+        body: its tensors.
+        target: the new folder.
+        updates: of each stage, for the model card.
+        scores: what `fivefold eval` printed, for the model card.
+    """
     config = ModelConfig.from_folder(work)
     groups = {family.tasks: load_file(work / f"adapters-{name}.safetensors") for name, family in FAMILIES.items()}
     banks = {name: bank.to(torch.float16) for name, bank in stack_adapters(config, groups).items()}
     write(target, config, {**load_file(body), **banks}, quantize="int4-words")
     shutil.copyfile(work / "tokenizer.json", target / "tokenizer.json")
-    measured = json.loads(scores.read_text(encoding="utf-8")) if scores else {}
-    (target / "README.md").write_text(model_card(config, measured), encoding="utf-8")
+    measured = scores.read_text(encoding="utf-8") if scores else ""
+    (target / "README.md").write_text(model_card(config, updates=updates, scores=measured), encoding="utf-8")
 
 
 def stack_adapters(config: ModelConfig, groups: Mapping[tuple[str, ...], Banks]) -> dict[str, Tensor]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import accumulate
 
+import numpy as np
 from numpy.random import Generator
 
 from fivefold.train.corpora import Labelled, Pair
@@ -20,17 +22,23 @@ def class_tuples(rows: Sequence[Labelled], rng: Generator, *, negatives: int = N
     Texts of one class in different tuples are no negatives of each other. A number that all texts of a tuple share, and
     others do not, tells the model so (Lee et al. 2024, arXiv 2403.20327).
     """
-    by_label: dict[str, list[int]] = defaultdict(list)
+    groups: dict[str, list[int]] = defaultdict(list)
     for number, row in enumerate(rows):
-        by_label[row.label].append(number)
-    others = {label: [n for n, row in enumerate(rows) if row.label != label] for label in by_label}
+        groups[row.label].append(number)
+    if len(groups) < 2:
+        return []
+    ordered = np.concatenate(list(groups.values()))
+    starts = dict(zip(groups, accumulate(map(len, groups.values()), initial=0), strict=False))
     tuples = []
     for number, row in enumerate(rows):
-        alike = [n for n in by_label[row.label] if n != number]
-        if not alike or not others[row.label]:
+        group = groups[row.label]
+        if len(group) < 2:
             continue
-        chosen = [number, int(rng.choice(alike)), *rng.choice(others[row.label], size=negatives).tolist()]
-        query, passage, *apart = (marked(rows[n].text, number) for n in chosen)
+        place = int(rng.integers(len(group) - 1))
+        alike = group[place] if group[place] != number else group[-1]
+        places = rng.integers(len(rows) - len(group), size=negatives)
+        places += len(group) * (places >= starts[row.label])  # past the text's own class
+        query, passage, *apart = (marked(rows[n].text, number) for n in (number, alike, *ordered[places].tolist()))
         tuples.append(Pair(row.lang, query, passage, row.label, tuple(apart)))
     return tuples
 

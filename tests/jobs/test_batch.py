@@ -14,7 +14,7 @@ from fivefold import Embedder
 from fivefold.checkpoint import save_adapter
 from fivefold.cli import EXIT_ERROR, main
 from fivefold.jobs.work import Model
-from tests.jobs.corpus import jsonl, rows
+from tests.jobs.corpus import assert_same, jsonl, rows, written
 
 
 @pytest.fixture
@@ -78,6 +78,45 @@ def test_what_cannot_be_done_is_told_before_anything_is_written(
     monkeypatch.chdir(tmp_path)
     assert batch(corpus, tiny_folder, *options) == EXIT_ERROR
     assert message in capsys.readouterr().err and not list(tmp_path.rglob("*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([{"id": "a", "body": "x"}], "there is no column 'text'; it has 'id', 'body'. Name it with --field"),
+        ([{"id": "a", "text": 5}], "the column 'text' must hold texts, it holds int; see --field"),
+        (
+            [{"id": 1.5, "text": "x"}],
+            "the column 'id' must hold texts or whole numbers, it holds float; see --id-field",
+        ),
+        ([*rows(10), *rows(2, 4)], "ids must be unique, and 'd4', 'd5' come more than once; nothing was written"),
+        ([], "there is no row in"),
+    ],
+    ids=["a missing column", "a wrong type", "a wrong id", "duplicate ids", "an empty file"],
+)
+def test_a_corpus_that_is_no_good_leaves_what_was_done(
+    records: list[dict[str, object]],
+    message: str,
+    corpus: str,
+    tiny_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is refused before anything is written, in a new output and in one that there was."""
+    bad = jsonl(tmp_path / "bad.jsonl", records)
+    assert batch(bad, tiny_folder, "--output", str(tmp_path / "new")) == EXIT_ERROR
+    assert message in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "new").rglob("*") if path.is_file()] == [".lock"]
+    out = tmp_path / "out"
+    assert batch(corpus, tiny_folder, "--output", str(out)) == 0
+    before, text = written(out), Path(corpus).read_text()
+    jsonl(Path(corpus), records)
+    assert batch(corpus, tiny_folder, "--output", str(out), "--update") == EXIT_ERROR
+    assert message in capsys.readouterr().err
+    assert_same(written(out), before)
+    Path(corpus).write_text(text)
+    assert batch(corpus, tiny_folder, "--output", str(out), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["reused"] == 11
 
 
 def test_an_adapter_of_ones_own(corpus: str, tiny_folder: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fivefold import Embedder
+from fivefold.fleet import Fleet
 from tests.jobs.corpus import SMALL, assert_same, jsonl, rows, run, written
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
@@ -21,7 +22,13 @@ psutil = pytest.importorskip("psutil")
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
-from fivefold.jobs.cluster import _block, _block_message, _prepared, _prepared_message  # noqa: E402
+from fivefold.jobs.cluster import (  # noqa: E402
+    _block,
+    _block_message,
+    _prepared,
+    _prepared_message,
+    started,
+)
 from fivefold.jobs.plan import make_plan, read_shard  # noqa: E402
 from fivefold.jobs.sources import Fields, files  # noqa: E402
 from fivefold.jobs.work import prepare  # noqa: E402
@@ -66,6 +73,17 @@ def test_rows_survive_the_way_between_stages(tiny_folder: Path, tmp_path: Path) 
         assert [s.input_ids.tolist() for s in again.sequences] == [s.input_ids.tolist() for s in prepared.sequences]
         assert [s.spans.tolist() for s in again.sequences] == [s.spans.tolist() for s in prepared.sequences]
         assert (again.table, again.owners, again.failed) == (prepared.table, prepared.owners, prepared.failed)
+
+
+def test_a_ray_of_our_own_is_not_one_that_runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ray start` leaves its address for all that follow, also when it was killed."""
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(ray, "init", lambda **options: asked.append(options))
+    for workers in (Fleet(), Fleet(address="here:6379")):
+        with started(workers):
+            pass
+    assert [options["address"] for options in asked] == ["local", "here:6379"]
+    assert "num_cpus" in asked[0] and "num_cpus" not in asked[1]
 
 
 def test_killed_workers_and_a_killed_driver_lose_nothing(tiny_folder: Path, tmp_path: Path) -> None:

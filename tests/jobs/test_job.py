@@ -313,6 +313,19 @@ def test_a_full_disk_loses_nothing(
     assert engine.did == [1, 2] and len(written(tmp_path / "out")) == 10
 
 
+def test_what_fails_in_a_job_is_not_blamed_on_its_folder(
+    embedder: Embedder, corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: str, kind: str) -> Any:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fivefold.jobs.records.read", broken)
+        with pytest.raises(OSError, match="Input/output error"):
+            run(corpus, tmp_path / "out", embedder)
+    assert run(corpus, tmp_path / "out", embedder).rows == 10  # and the lock is gone
+
+
 def test_one_job_at_a_time(embedder: Embedder, corpus: str, tmp_path: Path) -> None:
     with Folder(str(tmp_path / "out")).locked(), pytest.raises(InputError, match="another job is writing"):
         run(corpus, tmp_path / "out", embedder)

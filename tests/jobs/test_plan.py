@@ -93,6 +93,24 @@ def test_ids_that_come_twice_are_named(tmp_path: Path) -> None:
         planned(inputs)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.jsonl", ""), ("a.jsonl", "\n\n"), ("a.csv", ""), ("a.csv", "id,text\n"), ("a.lines", ""), ("a.parquet", None)],
+)
+def test_empty_files_are_no_corpus_and_no_harm_in_one(name: str, content: str | None, tmp_path: Path) -> None:
+    empty = tmp_path / name
+    if content is None:
+        pq.write_table(pa.table({"id": pa.array([], pa.string()), "text": pa.array([], pa.string())}), empty)
+    else:
+        empty.write_text(content)
+    with pytest.raises(InputError, match=f"there is no row in .*{name}"):
+        planned([str(empty)])
+    plan = planned([str(empty), jsonl(tmp_path / "b.jsonl", rows(5))])
+    assert sorted(name for block in blocks(plan, {0, 1}) for name in block.table["id"].to_pylist()) == [
+        row["id"] for row in rows(5)
+    ]
+
+
 def test_types_of_columns_are_settled_over_all_rows(tmp_path: Path) -> None:
     first = [{"id": 1, "text": "a", "n": None, "tags": ["x"]}, {"id": 2, "text": "b", "more": {"k": 1}}]
     second = [{"id": 3, "text": "c", "n": 1.5}]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from fivefold.errors import InputError
 from fivefold.jobs import sources
-from fivefold.jobs.records import Row
+from fivefold.jobs.records import READERS, Row
 from fivefold.jobs.sources import Entry, Fields
 from tests.jobs.corpus import IDS, jsonl, rows
 
@@ -150,3 +151,23 @@ def test_inputs_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "empty.parquet").touch()
     with pytest.raises(InputError, match="not a readable Parquet file"):
         read([str(tmp_path / "empty.parquet")], IDS)
+
+
+def test_a_file_that_fails_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(stream: Any, path: str) -> Iterator[Any]:
+        yield 1, {"id": "a", "text": "x"}
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setitem(READERS, "jsonl", failing)
+    with pytest.raises(InputError, match="cannot read .*a.jsonl: Input/output error"):
+        list(sources.entries(sources.File(jsonl(tmp_path / "a.jsonl", []), "jsonl"), IDS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+def test_a_row_of_100_mb_costs_its_neighbours_nothing(name: str, tmp_path: Path) -> None:
+    table = pa.table({"id": ["a", "b", "c"], "text": ["x", "all human beings " * (100 * 2**20 // 17), "z"]})
+    WRITERS[name](table, tmp_path / name)
+    first, huge, last = read([str(tmp_path / name)], IDS)
+    assert texts([first, last]) == ["x", "z"] and huge.id == "b"
+    assert "row 2: 104,857,598 characters, more than the 4,194,304" in str(huge.found)

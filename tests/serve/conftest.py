@@ -16,6 +16,7 @@ from fivefold.serve.app import create_app
 from fivefold.serve.limits import Limits
 from fivefold.serve.metrics import Metrics
 from fivefold.serve.service import Names, Service
+from tests.serve.process import Process
 
 
 class Server:
@@ -86,3 +87,19 @@ def serve(embedder: Embedder) -> Iterator[Callable[..., Server]]:
     yield start
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def launch(tiny_folder: Path) -> Iterator[Callable[..., Process]]:
+    """Starts servers as processes of their own, which end with the test."""
+    started: list[Process] = []
+
+    def start(*options: str, port: int = 0, **environment: str) -> Process:
+        started.append(Process(tiny_folder, *options, port=port, **environment))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.popen.poll() is None:
+            process.popen.kill()
+            process.popen.communicate()

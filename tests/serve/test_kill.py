@@ -7,9 +7,8 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
@@ -29,21 +28,6 @@ def listens(port: int) -> bool:
         return False
 
 
-@pytest.fixture
-def launch(tiny_folder: Path) -> Iterator[Callable[..., Process]]:
-    started: list[Process] = []
-
-    def start(*options: str, port: int = 0) -> Process:
-        started.append(Process(tiny_folder, *options, port=port).ready())
-        return started[-1]
-
-    yield start
-    for process in started:
-        if process.popen.poll() is None:
-            process.popen.kill()
-            process.popen.communicate()
-
-
 def half_a_request(process: Process) -> socket.socket:
     """A client whose body does not come, which keeps its request under way."""
     connection = rude.connect(process.port)
@@ -59,7 +43,7 @@ def half_a_request(process: Process) -> socket.socket:
 def test_sigterm_answers_every_request_that_arrived(launch: Callable[..., Process]) -> None:
     """Plain sockets, so that no client library can try again. What the log calls answered has been received, and all that
     arrived is in the log; a connection that nobody had taken yet is refused by the kernel."""
-    process = launch()
+    process = launch().ready()
     content = json.dumps({"inputs": ["a fox"] * 50}).encode()
     request = b"POST /embed HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(content)
     request += content
@@ -90,7 +74,7 @@ def test_sigterm_answers_every_request_that_arrived(launch: Callable[..., Proces
 
 def test_a_request_that_is_on_its_way_when_the_server_ends_is_answered(launch: Callable[..., Process]) -> None:
     """On connections that are open but idle, new and used ones; nobody listens any more by then."""
-    process = launch()
+    process = launch().ready()
     new, used = rude.connect(process.port), rude.connect(process.port)
     rude.ask_again(used)
     process.popen.send_signal(signal.SIGTERM)
@@ -105,18 +89,18 @@ def test_a_request_that_is_on_its_way_when_the_server_ends_is_answered(launch: C
 
 def test_a_killed_server_comes_back(launch: Callable[..., Process]) -> None:
     """kill -9 with requests under way; the next one takes the same port at once."""
-    first = launch()
+    first = launch().ready()
     waiting = half_a_request(first)
     first.popen.kill()
     first.popen.communicate()
-    again = launch(port=first.port)
+    again = launch(port=first.port).ready()
     assert httpx.post(first.url + "/embed", json={"inputs": "a fox"}).status_code == 200
     waiting.close()
     assert again.stop()[0] == 0
 
 
 def test_a_second_sigterm_ends_it_at_once(launch: Callable[..., Process]) -> None:
-    process = launch()
+    process = launch().ready()
     waiting = half_a_request(process)
     process.popen.send_signal(signal.SIGTERM)
     while httpx.get(process.url + "/ready").status_code == 200:
@@ -129,7 +113,7 @@ def test_a_second_sigterm_ends_it_at_once(launch: Callable[..., Process]) -> Non
 
 
 def test_a_drain_that_takes_too_long_is_no_success(launch: Callable[..., Process]) -> None:
-    process = launch("--drain-seconds", "1")
+    process = launch("--drain-seconds", "1").ready()
     waiting = half_a_request(process)
     status, out = process.stop()
     assert status == 1 and "1 requests were not finished" in out

@@ -6,7 +6,7 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,6 @@ from fivefold.cli import main
 from tests.serve.process import Process
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def launch(tiny_folder: Path) -> Iterator[Callable[..., Process]]:
-    started: list[Process] = []
-
-    def start(*options: str, **environment: str) -> Process:
-        started.append(Process(tiny_folder, *options, **environment))
-        return started[-1]
-
-    yield start
-    for process in started:
-        if process.popen.poll() is None:
-            process.popen.kill()
-            process.popen.communicate()
 
 
 def embed(url: str, text: str = "a fox", **options: Any) -> httpx.Response:

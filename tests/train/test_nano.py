@@ -55,8 +55,8 @@ def run(**options: Any) -> Run:
 
 
 def test_from_a_teacher_to_a_model_that_loads(plan: Plan, tmp_path: Path) -> None:
-    scores = tmp_path / "scores.json"
-    scores.write_text(json.dumps({"with adapters": {"stsb-en": 0.5}}))
+    scores = tmp_path / "scores.md"
+    scores.write_text("| set | own, 32 |\n|---|---:|\n| stsb-en spearman | 0.5000 |\n")
     v3_nano(replace(plan, scores=scores), run())
     start, body, paired = (
         load_file(plan.work / name) for name in ("start.safetensors", "body.safetensors", "body-pairs.safetensors")
@@ -69,7 +69,8 @@ def test_from_a_teacher_to_a_model_that_loads(plan: Plan, tmp_path: Path) -> Non
     assert set(embedder.tasks) == {task for family in FAMILIES.values() for task in family.tasks}
     vectors = np.stack([embedder.encode("red sun", task=task) for task in (None, *embedder.tasks)])
     assert np.isfinite(vectors).all() and len(np.unique(vectors.round(6), axis=0)) == 6
-    assert "| stsb-en | 0.5000 |" in (plan.target / "README.md").read_text()
+    card = (plan.target / "README.md").read_text()
+    assert "| stsb-en spearman | 0.5000 |" in card and "token by token. 3 updates" in card
     assert [entry["step"] for entry in read_log(plan.work / "runs" / "adapters" / "retrieval")] == [1, 2, 3]
 
 
@@ -107,9 +108,12 @@ def test_a_package_has_its_tasks_in_order(tmp_path: Path) -> None:
         ids = [encoder.config.task_id(task) for task in family.tasks]
         banks = {k: torch.full_like(v[ids], number) for k, v in encoder.state_dict().items() if "lora" in k}
         save_file(banks, tmp_path / f"adapters-{name}.safetensors")
-    write_package(tmp_path, tmp_path / "body.safetensors", tmp_path / "package")
+    write_package(tmp_path, tmp_path / "body.safetensors", tmp_path / "package", updates={"distil": 1200})
     config, tensors = read(tmp_path / "package")
     assert tensors["layers.0.mlp.fc1.lora_A"][:, 0, 0].tolist() == [0, 0, 3, 2, 1]
     assert config.lora_adaptations == encoder.config.lora_adaptations
     torch.testing.assert_close(tensors["layers.1.mlp.fc2.weight"], body["layers.1.mlp.fc2.weight"], atol=0.01, rtol=0)
-    assert "multilingual-e5-small (MIT, Microsoft)" in (tmp_path / "package" / "README.md").read_text()
+    card = (tmp_path / "package" / "README.md").read_text()
+    assert (
+        "multilingual-e5-small (MIT, Microsoft)" in card and "1,200 updates" in card and "_Not measured yet._" in card
+    )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -19,6 +21,24 @@ def test_tuples_hold_a_class_others_and_a_number_of_their_own() -> None:
         assert made.query[0] == made.passage[0] == made.label and made.query != made.passage
         assert len(made.negatives) == 7 and all(text[0] != made.label for text in made.negatives)
     assert len(ids) == len(tuples)
+
+
+def test_every_text_is_drawn_about_as_often_as_another() -> None:
+    rows = [Labelled("en", f"{label}{i}", label) for i in range(3) for label in "ab"]
+    seen: Counter[tuple[str, str]] = Counter()
+    for seed in range(300):
+        for made in class_tuples(rows, np.random.default_rng(seed), negatives=3):
+            first, other, *apart = (text.split(" ")[0] for text in (made.query, made.passage, *made.negatives))
+            seen.update([(first, other), *((first, text) for text in apart)])
+    assert len(seen) == 6 * 5
+    for (first, other), times in seen.items():
+        expected = 300 / 2 if first[0] == other[0] else 300 * 3 / 3
+        assert times == pytest.approx(expected, rel=0.3)
+
+
+def test_thousands_of_classes_take_no_time_each() -> None:
+    rows = [Labelled("en", str(i), str(i // 2)) for i in range(20_000)]
+    assert len(class_tuples(rows, np.random.default_rng(0))) == 20_000
 
 
 def test_one_class_alone_teaches_nothing() -> None:

@@ -42,6 +42,34 @@ class Card:
             ) from None
 
 
+class Carded:
+    """What every store does with its card, which each has in a place of its own."""
+
+    _where: str
+
+    def card(self) -> Card | None:
+        """The collection's card; `None` where there is no collection yet."""
+        raise NotImplementedError
+
+    def origin(self) -> Origin | None:
+        """From the card."""
+        card = self.card()
+        return None if card is None else card.origin
+
+    def made(self) -> Card:
+        """The card of a collection that has to be there."""
+        card = self.card()
+        if card is None:
+            raise absent(self._where)
+        return card
+
+
+def check_float32(origin: Origin, store: str, hint: str = "") -> None:
+    """Refuse vectors in another precision, for a store that keeps no other."""
+    if origin.precision != "float32":
+        raise InputError(f"{store} is written in float32, not {origin.precision}; embed in float32{hint}")
+
+
 def stranger(where: str) -> InputError:
     """The refusal of a collection that says nothing of its vectors."""
     return InputError(

@@ -17,7 +17,7 @@ from chromadb.errors import InternalError, NotFoundError, RateLimitError
 
 from fivefold.errors import InputError
 from fivefold.jobs.store import Hit, Origin, Rows
-from fivefold.jobs.stores.card import KEY, Card, absent, stranger
+from fivefold.jobs.stores.card import KEY, Card, absent, check_float32, stranger
 from fivefold.jobs.stores.columns import Plain, check_columns, from_plain, to_flat
 from fivefold.jobs.stores.patience import Patience
 from fivefold.jobs.stores.url import Url
@@ -72,8 +72,7 @@ class ChromaStore:
         check_columns(schema)
         if MARK in schema.names:
             raise InputError(f"the column {MARK!r} is our own in Chroma; rename it")
-        if origin.precision != "float32":
-            raise InputError(f"Chroma is written in float32, not {origin.precision}; embed in float32")
+        check_float32(origin, "Chroma")
         self._patience.call(
             lambda: self._client.create_collection(
                 self._name,

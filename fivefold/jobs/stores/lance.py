@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 from lancedb.index import FTS
 
-from fivefold.errors import InputError, StoreError
+from fivefold.errors import StoreError
 from fivefold.jobs.store import Hit, Origin, Rows
-from fivefold.jobs.stores.card import KEY, Card, absent, stranger
+from fivefold.jobs.stores.card import KEY, Card, Carded, absent, check_float32, stranger
 from fivefold.jobs.stores.columns import RESERVED, check_columns
 from fivefold.jobs.stores.url import Url
 from fivefold.vectors import FloatArray
@@ -31,7 +31,7 @@ def open_url(url: Url) -> LanceStore:
     return LanceStore(folder, table)
 
 
-class LanceStore:
+class LanceStore(Carded):
     """One table. Several processes may write at once: LanceDB settles who is first."""
 
     def __init__(self, folder: str, table: str) -> None:
@@ -41,16 +41,10 @@ class LanceStore:
         self._table: Any = None
         self._written = False
 
-    def origin(self) -> Origin | None:
-        """From the schema's metadata."""
-        card = self._card()
-        return None if card is None else card.origin
-
     def create(self, origin: Origin, schema: pa.Schema) -> None:
         """An empty table."""
         check_columns(schema)
-        if origin.precision != "float32":
-            raise InputError(f"LanceDB is written in float32, not {origin.precision}; embed in float32")
+        check_float32(origin, "LanceDB")
         vector = pa.field("vector", pa.list_(pa.float32(), origin.dimensions))
         fields = [pa.field("id", pa.string()), vector, *schema]
         whole = pa.schema(fields, metadata={KEY: Card(origin, schema).to_json()})
@@ -119,7 +113,8 @@ class LanceStore:
             if not token:
                 return names
 
-    def _card(self) -> Card | None:
+    def card(self) -> Card | None:
+        """In the schema's metadata."""
         if self._table is None and self._name not in self._names():
             return None
         told = (self._opened().schema.metadata or {}).get(KEY.encode())

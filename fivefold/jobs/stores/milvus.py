@@ -18,7 +18,7 @@ from pymilvus.exceptions import MilvusException
 
 from fivefold.errors import InputError
 from fivefold.jobs.store import Hit, Origin, Rows
-from fivefold.jobs.stores.card import KEY, Card, absent, stranger
+from fivefold.jobs.stores.card import KEY, Card, Carded, check_float32, stranger
 from fivefold.jobs.stores.columns import check_columns, from_plain, to_plain
 from fivefold.jobs.stores.patience import PATIENCE_SECONDS, Patience
 from fivefold.jobs.stores.url import Url
@@ -44,7 +44,7 @@ def _passing(error: BaseException) -> bool:
     return isinstance(error, MilvusException) and error.code == Status.CONNECT_FAILED
 
 
-class MilvusStore:
+class MilvusStore(Carded):
     """One collection, read after every write (consistency level Strong)."""
 
     def __init__(self, address: str, token: str, name: str, *, where: str) -> None:
@@ -53,18 +53,12 @@ class MilvusStore:
         self._client = self._patience.call(partial(MilvusClient, address, token=token, timeout=CONNECT_SECONDS))
         self._card_read: Card | None = None
 
-    def origin(self) -> Origin | None:
-        """From the collection's properties."""
-        card = self._card()
-        return None if card is None else card.origin
-
     def create(self, origin: Origin, schema: pa.Schema) -> None:
         """An empty collection, loaded."""
         check_columns(schema)
         if WORDS in schema.names:
             raise InputError(f"the column {WORDS!r} is Milvus's own here; rename it")
-        if origin.precision != "float32":
-            raise InputError(f"Milvus is written in float32, not {origin.precision}; embed in float32")
+        check_float32(origin, "Milvus")
         fields = self._client.create_schema(auto_id=False, enable_dynamic_field=True)
         fields.add_field("id", DataType.VARCHAR, is_primary=True, max_length=LONGEST_TEXT)
         fields.add_field("vector", DataType.FLOAT_VECTOR, dim=origin.dimensions)
@@ -87,7 +81,7 @@ class MilvusStore:
 
     def upsert(self, rows: Rows) -> None:
         """In requests of some hundred rows. Milvus's texts are never null: those become empty."""
-        self._made()
+        self.made()
         for part in rows.slices(ROWS_A_REQUEST):
             plain = to_plain(part.columns)
             data = [
@@ -98,12 +92,12 @@ class MilvusStore:
 
     def delete(self, document: str) -> None:
         """By a filter."""
-        self._made()
+        self.made()
         self._call(self._client.delete, filter=f"document == {json.dumps(document, ensure_ascii=False)}")
 
     def count(self) -> int:
         """Number of rows, exactly."""
-        self._made()
+        self.made()
         return int(self._call(self._client.query, filter="", output_fields=["count(*)"])[0]["count(*)"])
 
     def search(self, query: FloatArray, *, limit: int) -> list[Hit]:
@@ -112,14 +106,14 @@ class MilvusStore:
 
     def find_words(self, words: str, *, limit: int) -> list[Hit]:
         """By BM25 over `text`."""
-        return self._found(words, WORDS, limit) if "text" in self._made().schema.names else []
+        return self._found(words, WORDS, limit) if "text" in self.made().schema.names else []
 
     def close(self) -> None:
         """Let go of the connection, or of the file."""
         self._client.close()
 
     def _found(self, query: object, field: str, limit: int) -> list[Hit]:
-        schema = self._made().schema
+        schema = self.made().schema
         (found,) = self._call(
             self._client.search, data=[query], anns_field=field, limit=limit, output_fields=list(schema.names) or ["id"]
         )
@@ -134,13 +128,8 @@ class MilvusStore:
         """One call about this collection; the client repeats it for a while by itself."""
         return self._patience.call(partial(function, self._name, timeout=PATIENCE_SECONDS, **arguments))
 
-    def _made(self) -> Card:
-        card = self._card()
-        if card is None:
-            raise absent(self._where)
-        return card
-
-    def _card(self) -> Card | None:
+    def card(self) -> Card | None:
+        """In the collection's properties."""
         if self._card_read is None:
             if not self._call(self._client.has_collection):
                 return None

@@ -30,6 +30,8 @@ from fivefold.vectors import Array, FloatArray, cut, normalize, to_ubinary
 CONNECTIVITY, BREADTH_OF_ADDING, BREADTH_OF_SEARCH = 24, 192, 384
 CANDIDATES = 20
 """Rows that a first pass hands on, as a multiple of those wanted."""
+MOST = 4
+"""Of every so many rows one or more wanted: then all are compared, for the walk through the graph misses some."""
 
 
 def open_url(url: Url) -> NearestStore:
@@ -74,8 +76,9 @@ class NearestStore:
         if not len(self._index):
             return []
         unit = normalize(np.asarray(query, dtype=np.float32))
-        wanted = limit if self._first is None else CANDIDATES * limit
-        found = self._index.search(self._compared(unit), min(wanted, len(self._index)))
+        wanted = min(limit if self._first is None else CANDIDATES * limit, len(self._index))
+        self._index.expansion_search = max(BREADTH_OF_SEARCH, 2 * wanted)
+        found = self._index.search(self._compared(unit), wanted, exact=MOST * wanted >= len(self._index))
         rows = np.asarray(found.keys, dtype=np.int64)
         scores = 1 - np.asarray(found.distances) if self._first is None else self._full(origin)[rows] @ unit
         best = np.argsort(-scores, kind="stable")[:limit]

@@ -26,7 +26,7 @@ from filelock import FileLock
 
 from fivefold.errors import StoreError
 from fivefold.jobs.store import Hit, Origin, Rows
-from fivefold.jobs.stores.card import Card, absent, stranger
+from fivefold.jobs.stores.card import Card, Carded, stranger
 from fivefold.jobs.stores.columns import check_columns
 from fivefold.jobs.stores.url import Url
 from fivefold.vectors import Array, FloatArray, normalize
@@ -57,7 +57,7 @@ def as_float(stored: Array, origin: Origin) -> FloatArray:
     return normalize(_AS_FLOAT[origin.precision](stored)[:, : origin.dimensions].astype(np.float32))
 
 
-class ParquetStore:
+class ParquetStore(Carded):
     """One folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -73,11 +73,6 @@ class ParquetStore:
             if any(self.folder.glob("*.parquet")):
                 raise stranger(self._where) from None
             return None
-
-    def origin(self) -> Origin | None:
-        """From the card."""
-        card = self.card()
-        return None if card is None else card.origin
 
     def create(self, origin: Origin, schema: pa.Schema) -> None:
         """The folder and its card."""
@@ -156,13 +151,6 @@ class ParquetStore:
     def close(self) -> None:
         """Nothing stays open."""
         self._parts.clear()
-
-    def made(self) -> Card:
-        """The card of a folder that must be there."""
-        card = self.card()
-        if card is None:
-            raise absent(self._where)
-        return card
 
     def _names(self) -> list[str]:
         return sorted(path.name for path in self.folder.glob("*.parquet"))

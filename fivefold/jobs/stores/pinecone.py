@@ -22,7 +22,7 @@ from pinecone.errors import (
 
 from fivefold.errors import InputError
 from fivefold.jobs.store import Hit, Origin, Rows
-from fivefold.jobs.stores.card import Card, absent, stranger
+from fivefold.jobs.stores.card import Card, Carded, check_float32, stranger
 from fivefold.jobs.stores.columns import check_columns, from_plain, to_flat
 from fivefold.jobs.stores.patience import Patience
 from fivefold.jobs.stores.url import Url
@@ -42,26 +42,20 @@ def open_url(url: Url) -> PineconeStore:
     return PineconeStore(url.host, url.name(), key=url.secret, host=url.options.get("host", ""), where=str(url))
 
 
-class PineconeStore:
+class PineconeStore(Carded):
     """One namespace."""
 
     def __init__(self, index: str, namespace: str, *, key: str | None, host: str, where: str) -> None:
         self._namespace, self._where = namespace, where
         self._patience = Patience(f"the namespace {where}", (PineconeError,), lambda error: isinstance(error, PASSING))
-        client = self._patience.call(partial(Pinecone, key))
-        self._index: Any = self._patience.call(lambda: client.index(host=host) if host else client.index(index))
+        with self._patience.call(partial(Pinecone, key)) as client:  # an index has connections of its own
+            self._index: Any = self._patience.call(lambda: client.index(host=host) if host else client.index(index))
         self._card_read: Card | None = None
-
-    def origin(self) -> Origin | None:
-        """From the namespace's record among the cards."""
-        card = self._card()
-        return None if card is None else card.origin
 
     def create(self, origin: Origin, schema: pa.Schema) -> None:
         """The card; the index must be there and fit."""
         check_columns(schema)
-        if origin.precision != "float32":
-            raise InputError(f"Pinecone is written in float32, not {origin.precision}; embed in float32")
+        check_float32(origin, "Pinecone")
         told = self._patience.call(self._index.describe_index_stats)
         if told.dimension != origin.dimensions or told.metric not in (None, "cosine"):
             raise InputError(
@@ -74,7 +68,7 @@ class PineconeStore:
 
     def upsert(self, rows: Rows) -> None:
         """In requests of some dozen rows."""
-        self._made()
+        self.made()
         for part in rows.slices(ROWS_A_REQUEST):
             records = [
                 {"id": _key(name), "values": vector, "metadata": {"id": name, **record}}
@@ -84,18 +78,18 @@ class PineconeStore:
 
     def delete(self, document: str) -> None:
         """By a filter."""
-        self._made()
+        self.made()
         self._call(self._index.delete, filter={"document": {"$eq": document}}, namespace=self._namespace)
 
     def count(self) -> int:
         """Number of rows, as of some seconds ago."""
-        self._made()
+        self.made()
         spaces = self._patience.call(self._index.describe_index_stats).namespaces
         return int(spaces[self._namespace].vector_count) if self._namespace in spaces else 0
 
     def search(self, query: FloatArray, *, limit: int) -> list[Hit]:
         """By cosine, through Pinecone's index."""
-        schema = self._made().schema
+        schema = self.made().schema
         found = self._call(
             self._index.query,
             vector=query.tolist(),
@@ -115,13 +109,7 @@ class PineconeStore:
     def _call(self, function: Any, **arguments: Any) -> Any:
         return self._patience.call(partial(function, **arguments))
 
-    def _made(self) -> Card:
-        card = self._card()
-        if card is None:
-            raise absent(self._where)
-        return card
-
-    def _card(self) -> Card | None:
+    def card(self) -> Card | None:
         """The card; without one, the namespace must be empty."""
         if self._card_read is None:
             key = _key(self._namespace)

@@ -22,7 +22,7 @@ from psycopg.types.json import Jsonb
 
 from fivefold.errors import InputError
 from fivefold.jobs.store import Hit, Origin, Rows
-from fivefold.jobs.stores.card import Card, absent, stranger
+from fivefold.jobs.stores.card import Card, Carded, check_float32, stranger
 from fivefold.jobs.stores.columns import check_columns, from_plain, to_plain
 from fivefold.jobs.stores.patience import Patience
 from fivefold.jobs.stores.url import Url
@@ -70,7 +70,7 @@ def _passing(error: BaseException) -> bool:
     )
 
 
-class PostgresStore:
+class PostgresStore(Carded):
     """One table."""
 
     def __init__(self, address: str, table: str, *, where: str, first: str | int | None = None) -> None:
@@ -80,23 +80,15 @@ class PostgresStore:
         self._connection: psycopg.Connection[Any] | None = None
         self._card_read: Card | None = None
 
-    def origin(self) -> Origin | None:
-        """From the table's comment."""
-        card = self._card()
-        return None if card is None else card.origin
-
     def create(self, origin: Origin, schema: pa.Schema) -> None:
         """An empty table and its indexes, in one transaction."""
         check_columns(schema)
-        if origin.precision != "float32":
-            raise InputError(
-                f"pgvector is written in float32, not {origin.precision}; embed in float32, and see ?first="
-            )
+        check_float32(origin, "pgvector", ", and see ?first=")
         self._do(lambda connection: self._create(connection, origin, schema))
 
     def upsert(self, rows: Rows) -> None:
         """One transaction for about a thousand rows."""
-        schema = self._made().schema
+        schema = self.made().schema
         names = ["id", "vector", *schema.names]
         insert = sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT (id) DO UPDATE SET {}").format(
             self._table,
@@ -111,19 +103,19 @@ class PostgresStore:
 
     def delete(self, document: str) -> None:
         """By a condition."""
-        self._made()
+        self.made()
         delete = sql.SQL("DELETE FROM {} WHERE document = %s").format(self._table)
         self._do(lambda connection: connection.execute(delete, [document]))
 
     def count(self) -> int:
         """Number of rows, exactly."""
-        self._made()
+        self.made()
         count = sql.SQL("SELECT count(*) FROM {}").format(self._table)
         return int(self._do(lambda connection: connection.execute(count).fetchall())[0][0])
 
     def search(self, query: FloatArray, *, limit: int) -> list[Hit]:
         """By cosine."""
-        origin = self._made().origin
+        origin = self.made().origin
         vector = np.asarray(query, dtype=np.float32)
         order = sql.SQL("vector <=> %(vector)s")
         candidates = min(CANDIDATES * limit, MOST_CANDIDATES)
@@ -142,7 +134,7 @@ class PostgresStore:
 
     def find_words(self, words: str, *, limit: int) -> list[Hit]:
         """By `ts_rank_cd` over `text`, of the rows that have any of the words."""
-        if "text" not in self._made().schema.names:
+        if "text" not in self.made().schema.names:
             return []
         any_word = sql.SQL("replace(plainto_tsquery('simple', %(words)s)::text, '&', '|')::tsquery")
         select = sql.SQL(
@@ -188,7 +180,7 @@ class PostgresStore:
         return sql.SQL(" ").join([self._first_pass(origin, mine), near, self._first_pass(origin, theirs)])
 
     def _hits(self, select: Callable[[psycopg.Connection[Any]], psycopg.Cursor[Any]]) -> list[Hit]:
-        schema = self._made().schema
+        schema = self.made().schema
 
         def records(connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
             cursor = select(connection)
@@ -210,13 +202,8 @@ class PostgresStore:
 
         return self._patience.call(attempt)
 
-    def _made(self) -> Card:
-        card = self._card()
-        if card is None:
-            raise absent(self._where)
-        return card
-
-    def _card(self) -> Card | None:
+    def card(self) -> Card | None:
+        """In the table's comment."""
         if self._card_read is None:
             name = sql.Literal(self._table.as_string(None))
             ask = sql.SQL("SELECT to_regclass({0}), obj_description(to_regclass({0}), 'pg_class')").format(name)

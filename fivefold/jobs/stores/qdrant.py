@@ -16,7 +16,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 
 from fivefold.errors import InputError, StoreError
 from fivefold.jobs.store import Hit, Origin, Rows
-from fivefold.jobs.stores.card import KEY, Card, absent, stranger
+from fivefold.jobs.stores.card import KEY, Card, Carded, check_float32, stranger
 from fivefold.jobs.stores.columns import check_columns, from_plain, to_plain
 from fivefold.jobs.stores.patience import Patience
 from fivefold.jobs.stores.url import Url
@@ -57,25 +57,19 @@ def _passing(error: BaseException) -> bool:
     return isinstance(error, ResponseHandlingException)
 
 
-class QdrantStore:
+class QdrantStore(Carded):
     """One collection."""
 
     def __init__(self, client: QdrantClient, name: str, *, where: str, binary: bool = False) -> None:
         self._client, self._name, self._binary, self._where = client, name, binary, where
         failures = (UnexpectedResponse, ResponseHandlingException, ValueError)
         self._patience = Patience(f"the collection {where}", failures, _passing)
-        self._schema: pa.Schema | None = None
-
-    def origin(self) -> Origin | None:
-        """From the collection's metadata."""
-        card = self._card()
-        return None if card is None else card.origin
+        self._card_read: Card | None = None
 
     def create(self, origin: Origin, schema: pa.Schema) -> None:
         """An empty collection."""
         check_columns(schema)
-        if origin.precision != "float32":
-            raise InputError(f"Qdrant is written in float32, not {origin.precision}; embed in float32, and see ?first=")
+        check_float32(origin, "Qdrant", ", and see ?first=")
         signs = models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
         self._patience.call(
             lambda: self._client.create_collection(
@@ -93,7 +87,7 @@ class QdrantStore:
 
     def upsert(self, rows: Rows) -> None:
         """In requests of some hundred points, each waited for."""
-        self._columns()
+        self.made()
         for part in rows.slices(ROWS_A_REQUEST):
             ids = [str(uuid.uuid5(NAMESPACE, name)) for name in part.ids]
             payloads = [{"id": name, **record} for name, record in zip(part.ids, to_plain(part.columns), strict=True)]
@@ -108,12 +102,12 @@ class QdrantStore:
 
     def count(self) -> int:
         """Number of rows, exactly."""
-        self._columns()
+        self.made()
         return int(self._patience.call(lambda: self._client.count(self._name, exact=True)).count)
 
     def search(self, query: FloatArray, *, limit: int) -> list[Hit]:
         """By cosine, through the server's index."""
-        schema = self._columns()
+        schema = self.made().schema
         signs = models.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING)
         breadth = max(BREADTH, 2 * limit)
         how = None if self._local else models.SearchParams(hnsw_ef=breadth, quantization=signs)
@@ -134,18 +128,13 @@ class QdrantStore:
     def _local(self) -> bool:
         return bool(self._client.init_options.get("path"))
 
-    def _columns(self) -> pa.Schema:
-        if self._schema is None:
-            card = self._card()
-            if card is None:
-                raise absent(self._where)
-            self._schema = card.schema
-        return self._schema
-
-    def _card(self) -> Card | None:
-        if not self._patience.call(lambda: self._client.collection_exists(self._name)):
-            return None
-        told = (self._patience.call(lambda: self._client.get_collection(self._name)).config.metadata or {}).get(KEY)
-        if told is None:
-            raise stranger(self._where)
-        return Card.from_json(told, self._where)
+    def card(self) -> Card | None:
+        """In the collection's metadata."""
+        if self._card_read is None:
+            if not self._patience.call(lambda: self._client.collection_exists(self._name)):
+                return None
+            told = (self._patience.call(lambda: self._client.get_collection(self._name)).config.metadata or {}).get(KEY)
+            if told is None:
+                raise stranger(self._where)
+            self._card_read = Card.from_json(told, self._where)
+        return self._card_read

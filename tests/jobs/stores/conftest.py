@@ -40,6 +40,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     elif name in SERVERS:
         server: servers.Server = request.getfixturevalue(SERVERS[name])
         yield server.url.replace("things", f"things_{os.path.basename(tmp_path).replace('-', '_')[-40:]}")
+        if name == "chroma-server":
+            servers.collect_sockets()
     elif name == "pinecone-contract":
         pytest.importorskip("pinecone")
         with serving(Pinecone(DIMENSIONS)) as host:
