@@ -37,7 +37,7 @@ class Sieve:
     def through(self, rows: Iterable[Row]) -> Iterator[Row]:
         """The rows that are kept."""
         for row in rows:
-            row = self._spoken(row)
+            row = self._trimmed(row)
             if why := self._why_not(row):
                 self.dropped[row.file, row.source][why] += 1
             else:
@@ -57,11 +57,14 @@ class Sieve:
                 self.dropped[row.file, row.source]["over the cap"] += 1
         yield from (row for _, row in heapq.merge(*(sorted(entry[1:] for entry in heap) for heap in kept.values())))
 
-    def _spoken(self, row: Row) -> Row:
-        """A segment without the languages that are not wanted."""
+    def _trimmed(self, row: Row) -> Row:
+        """A segment without the languages that are not wanted, and without translations that are evaluation text."""
         if not isinstance(row, Aligned):
             return row
-        return replace(row, texts={x: text for x, text in row.texts.items() if x in self.languages and text})
+        texts = {x: text for x, text in row.texts.items() if x in self.languages and normalised(text)}
+        leaks = {x for x, text in texts.items() if x != "en" and self.index.leak("", text)}
+        self.dropped[row.file, row.source].update({"translation that is evaluation text": len(leaks)} if leaks else {})
+        return replace(row, texts={x: text for x, text in texts.items() if x not in leaks})
 
     def _why_not(self, row: Row) -> str:
         if isinstance(row, Aligned) and ("en" not in row.texts or len(row.texts) < 2):
@@ -76,7 +79,8 @@ class Sieve:
         if key in self.seen:
             return "twice"
         self.seen.add(key)
-        return "evaluation text" if any(self.index.leak("", text) for text in row.strings) else ""
+        checked = (row.texts["en"],) if isinstance(row, Aligned) else row.strings
+        return "evaluation text" if any(self.index.leak("", text) for text in checked) else ""
 
     def _held(self, row: Asked | Classed) -> bool:
         return row.lang in HELD_LANGUAGES.get(row.source, ()) or (row.lang, row.id) in self.held

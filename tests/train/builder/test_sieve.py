@@ -51,7 +51,7 @@ def test_why_rows_are_dropped(sieve: Sieve) -> None:
         Asked("help", "en", "Who bought lighthouses?", SECRET.replace("Nobody", "Somebody")),
         Aligned("bible", {"en": "alone"}),
         Aligned("bible", {"de": "ein Haus", "fr": "une maison"}),
-        Aligned("bible", {"en": "a house", "de": SECRET}),
+        Aligned("bible", {"en": SECRET, "de": "ein Haus"}),
         Aligned("bible", {"en": "a house", "de": "ein Haus"}),
         Classed("ha_intent", "it", "accendi la luce", "TurnOn"),
         Classed("ha_intent", "de", "mach das Licht an", "TurnOn"),
@@ -93,6 +93,12 @@ def test_languages_that_are_not_wanted_leave_a_segment(folder: Path) -> None:
     sieve = Sieve(frozenset({"en", "de"}), [folder], near=0.8)
     (row,) = sieve.through([Aligned("cldr", {"de": "Zelt", "en": "tent", "fr": "tente"})])
     assert row.strings == ("Zelt", "tent")
+
+
+def test_translations_that_are_evaluation_text_leave_a_segment(sieve: Sieve) -> None:
+    (row,) = sieve.through([Aligned("cldr", {"de": SECRET, "en": "tent", "fr": "tente", "it": "***"})])
+    assert row.strings == ("tent", "tente")
+    assert sieve.dropped["par.jsonl.xz", "cldr"] == {"translation that is evaluation text": 1}
 
 
 def test_a_cap_draws_the_same_rows_in_their_order(sieve: Sieve) -> None:
