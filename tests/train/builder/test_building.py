@@ -134,4 +134,6 @@ def test_fetching_comes_before_writing(tmp_path: Path) -> None:
 def test_the_table_of_sources() -> None:
     assert len({origin.name for origin in ORIGINS}) == len(ORIGINS)
     assert all(p.version for o in ORIGINS for p in o.packages if p.registry in ("pypi", "npm"))
+    names = [package.name for origin in ORIGINS for package in origin.packages]
+    assert len(set(names)) == len(names)
     assert len(set(LANGUAGES)) == 37
