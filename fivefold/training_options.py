@@ -103,6 +103,22 @@ def _nano_recipe(add: Parser) -> None:
     _run_options(add)
 
 
+def _corpora_recipe(add: Parser) -> None:
+    add.add_argument("--out", required=True, metavar="DIR", help="for the corpora and sources.json (required)")
+    add.add_argument("--sources", nargs="+", default=[], metavar="NAME", help="(default: all without GPL text)")
+    add.add_argument("--with-gpl", action="store_true", help="sources with text under the GPL too (default: off)")
+    add.add_argument("--languages", nargs="+", metavar="LANG", help="to keep, beside English (default: 37)")
+    add.add_argument(
+        "--against",
+        nargs="+",
+        default=[],
+        metavar="SETS",
+        help="more evaluation text to leave out (default: only the sets that come along)",
+    )
+    add.add_argument("--cache", metavar="DIR", help="where packages are kept (default: DIR/packages of --out)")
+    add.add_argument("--seed", type=int, default=0, metavar="N", help="of what is drawn (default: 0)")
+
+
 def _check_recipe(add: Parser) -> None:
     add.add_argument("corpora", nargs="+", metavar="FILE", help="files of training text, compressed or not, or folders")
     add.add_argument("--against", nargs="+", required=True, metavar="SETS", help="files or folders of evaluation text")
@@ -128,5 +144,6 @@ RECIPES: dict[str, tuple[str, Callable[[Parser], None]]] = {
     "adapter": ("The adapters of one task learn from your rows; the body stays as it is.", _adapter_recipe),
     "distil": ("The body learns the vectors of a teacher.", _distil_recipe),
     "v3-nano": ("The shipped model, from its teacher's file and the corpora.", _nano_recipe),
+    "corpora": ("The training text, from packages of PyPI, npm and Debian.", _corpora_recipe),
     "check-corpora": ("Is any evaluation text among the training text?", _check_recipe),
 }

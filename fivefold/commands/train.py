@@ -13,6 +13,9 @@ from fivefold.errors import InputError, MissingExtraError
 
 try:
     from fivefold.train import recipes
+    from fivefold.train.builder.building import Choice, build
+    from fivefold.train.builder.fetching import Registries
+    from fivefold.train.builder.rows import LANGUAGES, LISTED
     from fivefold.train.leaks import find_leaks
     from fivefold.train.loop import Run, Schedule
     from fivefold.train.nano import ALL, Plan, v3_nano
@@ -87,6 +90,13 @@ def _nano(args: Namespace) -> None:
     v3_nano(plan, _run(args, args.work), args.stage or [ALL])
 
 
+def _corpora(args: Namespace) -> None:
+    languages = args.languages or LANGUAGES
+    choice = Choice(args.sources, languages, [Path(p) for p in args.against], with_gpl=args.with_gpl, seed=args.seed)
+    cache = Path(args.cache) if args.cache else Path(args.out) / "packages"
+    print(f"{build(Path(args.out), choice, Registries(cache, LISTED), print)}: what is in the corpora")
+
+
 def _check(args: Namespace) -> None:
     leaks = find_leaks([Path(p) for p in args.corpora], [Path(p) for p in args.against], near=args.near)
     for leak in leaks[:SHOWN_LEAKS]:
@@ -102,5 +112,6 @@ RECIPES: Mapping[str, Callable[[Namespace], None]] = {
     "adapter": _adapter,
     "distil": _distil,
     "v3-nano": _nano,
+    "corpora": _corpora,
     "check-corpora": _check,
 }

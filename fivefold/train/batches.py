@@ -6,11 +6,13 @@ in the papers. Texts compared with each other must differ; texts of classes must
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
+from datasets.arrow_writer import ArrowWriter
 from sentence_transformers.base.sampler import DefaultBatchSampler, GroupByLabelBatchSampler, NoDuplicatesBatchSampler
 from torch.utils.data import RandomSampler, SequentialSampler
 
@@ -70,7 +72,16 @@ def labelled_set(rows: Sequence[Labelled]) -> Dataset:
     return Dataset.from_dict({"text": [row.text for row in rows], LABEL: [numbers[row.label] for row in rows]})
 
 
-def target_set(texts: Sequence[str], targets: Sequence[str], same: Sequence[str] | None = None) -> Dataset:
-    """Columns text, target and perhaps same: what the student reads, what the teacher reads in its place, and as the same."""
-    columns = {"text": list(texts), TARGET: list(targets)}
-    return Dataset.from_dict(columns if same is None else {**columns, SAME: list(same)})
+def target_set(texts: Sequence[str], targets: Sequence[str]) -> Dataset:
+    """Columns text and target: what the student reads, and what the teacher reads in its place."""
+    return Dataset.from_dict({"text": list(texts), TARGET: list(targets)})
+
+
+def mapped_set(rows: Iterable[tuple[str, str, str]], file: Path) -> Dataset:
+    """Columns text, target and same, as (text, target, text as the teacher reads the same): written to `file` row by row,
+    and mapped, so that the set may be larger than memory."""
+    with ArrowWriter(path=str(file)) as writer:
+        for text, target, same in rows:
+            writer.write({"text": text, TARGET: target, SAME: same})
+        writer.finalize()
+    return Dataset.from_file(str(file))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -105,15 +106,20 @@ class Corpora:
 
 
 def read_corpora(folder: Path, stsb: Path) -> Corpora:
-    """Read par, pairs_asym and labels from `folder` and the STS-B train files from `stsb`."""
+    """Read par, pairs_asym and labels from `folder` and the STS-B train files from `stsb`.
+
+    What many rows have in common, codes of languages and passages asked for in several ways, is in memory once.
+    """
     corpora = Corpora()
+    passages: dict[str, str] = {}
     for name, row in _rows(folder / "par.jsonl.xz", "src", SEGMENTS):
         if "en" in row["t"] and len(row["t"]) > 1:
-            corpora.segments[name].append(Segment(row["t"]))
+            corpora.segments[name].append(Segment({sys.intern(lang): text for lang, text in row["t"].items()}))
     for name, row in _rows(folder / "pairs_asym.jsonl.xz", "src", PAIRS):
-        corpora.pairs[name].append(Pair(row["lang"], row["q"], row["p"], row.get("label")))
+        passage = passages.setdefault(row["p"], row["p"])
+        corpora.pairs[name].append(Pair(sys.intern(row["lang"]), row["q"], passage, row.get("label")))
     for name, row in _rows(folder / "labels.jsonl.xz", "task", LABELS):
-        corpora.labels[name].append(Labelled(row["lang"], row["text"], row["label"]))
+        corpora.labels[name].append(Labelled(sys.intern(row["lang"]), row["text"], sys.intern(row["label"])))
     corpora.graded.update(_graded(stsb))
     corpora.segments["stsb"] = _aligned(corpora.graded)
     return corpora

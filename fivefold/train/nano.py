@@ -12,8 +12,9 @@ Everything is seeded. A stage that was stopped goes on when it is run again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from torch import Tensor
 from fivefold.config import ModelConfig
 from fivefold.errors import InputError, MissingFileError
 from fivefold.model import Encoder
-from fivefold.train.batches import pair_set, target_set
+from fivefold.train.batches import mapped_set, pair_set
 from fivefold.train.corpora import Corpora, Pair, read_corpora
 from fivefold.train.dealing import Dealer, Sets
 from fivefold.train.families import FAMILIES, fit_family, prepared
@@ -138,26 +139,24 @@ def distil(plan: Plan, run: Run) -> None:
     schedule = plan.schedules["distil"]
     trained = assemble(plan.body(START), plan.tokenizer)
     learn(trained, body_but_words)
-    texts, targets, same = drawn_texts(plan.read(), _rows(schedule, run), run.seed)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    drawn = run.folder / f"drawn-{PartialState().process_index}.arrow"
+    data = {"texts": mapped_set(drawn_texts(plan.read(), _rows(schedule, run), run.seed), drawn)}
     teacher = Teacher(read_teacher(plan.teacher), max_length=schedule.max_length)
     loss = Distillation(
         trained, teacher, trained[0].encoder.config.matryoshka_dimensions, lengths=lengths_of(plan.tokenizer)
     )
     longer = replace(schedule, max_length=int(schedule.max_length * SLACK))
-    data = {"texts": target_set(texts, targets, same)}
     _save(fit(trained, data, {"texts": loss}, schedule=longer, run=run, teacher=teacher), plan.work / BODY)
+    drawn.unlink()
 
 
-def drawn_texts(corpora: Corpora, count: int, seed: int) -> tuple[list[str], list[str], list[str]]:
+def drawn_texts(corpora: Corpora, count: int, seed: int) -> Iterator[tuple[str, str, str]]:
     """`count` texts for the student, translations together; what the teacher reads in place of each, and as the same."""
     mixture, rng = Mixture(corpora), np.random.default_rng(seed)
-    found: tuple[list[str], list[str], list[str]] = [], [], []
-    while len(found[0]) < count:
-        for example in mixture.draw(rng, 64):
-            for column, more in zip(found, (example.texts, example.targets, example.same), strict=True):
-                column += more
-    texts, targets, same = (column[:count] for column in found)
-    return texts, targets, same
+    examples = chain.from_iterable(mixture.draw(rng, 64) for _ in repeat(None))
+    rows = (row for e in examples for row in zip(e.texts, e.targets, e.same, strict=True))
+    return islice(rows, count)
 
 
 def lengths_of(tokenizer: Tokenizer) -> Tensor:

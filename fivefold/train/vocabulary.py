@@ -15,7 +15,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -77,9 +77,12 @@ def script(piece: str) -> str | None:
 def evidence(folder: Path, corpora: Corpora, *, per_language: int, seed: int) -> list[tuple[float, Texts]]:
     """What is counted, with weights: training text, all aligned sentences, and dictionary words, of the tuned languages."""
     long_codes = {long: short for short, long in TUNED.items()}
-    sentences, words = _by_language(read_sentences(folder)), _by_language(read_words(folder), long_codes)
-    kinds = ((0.4, training_texts(corpora)), (0.4, [sentences]), (0.2, [words]))
-    return [(weight, sample_texts(sources, per_language=per_language, seed=seed)) for weight, sources in kinds]
+    sampled = partial(sample_texts, per_language=per_language, seed=seed)
+    return [  # one kind after the other, since all at once are gigabytes
+        (0.4, sampled(training_texts(corpora))),
+        (0.4, sampled([_by_language(read_sentences(folder))])),
+        (0.2, sampled([_by_language(read_words(folder), long_codes)])),
+    ]
 
 
 def sample_texts(sources: Iterable[Texts], *, per_language: int, seed: int) -> dict[str, list[str]]:
@@ -107,11 +110,13 @@ def training_texts(corpora: Corpora) -> Iterable[Texts]:
 
 
 def _by_language(items: Iterable[tuple[str, str]], codes: Mapping[str, str] = MappingProxyType({})) -> Texts:
-    """(language, text) -> texts by language, each once, in order; `codes` renames languages, regions are dropped."""
+    """(language, text) -> texts by tuned language, each once, in order; `codes` renames languages, regions are dropped."""
     grouped: dict[str, dict[str, None]] = defaultdict(dict)
     for code, text in items:
-        lang = code.split("-")[0]
-        grouped[codes.get(lang, lang)][text] = None
+        short = code.split("-")[0]
+        lang = codes.get(short, short)
+        if lang in TUNED:
+            grouped[lang][text] = None
     return {lang: list(texts) for lang, texts in grouped.items()}
 
 

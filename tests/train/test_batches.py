@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 
-from fivefold.train.batches import graded_set, labelled_set, pair_set, sampler, target_set
+from fivefold.train.batches import graded_set, labelled_set, mapped_set, pair_set, sampler, target_set
 from fivefold.train.corpora import Graded, Labelled, Pair
 
 
@@ -45,3 +46,11 @@ def test_targets_stay_in_order_and_scores_do_not() -> None:
     scored = batches(graded_set([Graded("en", t, t, float(t)) for t in texts]))
     order = [row["score"] for batch in scored for row in batch]
     assert sorted(order) == list(range(12)) != order
+
+
+def test_a_mapped_set_is_on_disk_and_in_order(tmp_path: Path) -> None:
+    rows = [(f"text {i}", f"query: {i}", "" if i % 2 else "same") for i in range(12)]
+    data = mapped_set(iter(rows), tmp_path / "drawn.arrow")
+    assert [tuple(row[name] for name in ("text", "target", "same")) for row in data] == rows
+    assert [file["filename"] for file in data.cache_files] == [str(tmp_path / "drawn.arrow")]
+    assert [row["text"] for batch in batches(data) for row in batch] == [text for text, _, _ in rows]

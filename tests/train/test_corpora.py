@@ -52,6 +52,14 @@ def test_equal_rows_of_stsb_are_translations(folder):
     assert corpora.graded["en"][0].score == 4.5
 
 
+def test_what_rows_have_in_common_is_in_memory_once(folder):
+    row = {"src": "vital_title", "lang": "fr", "q": "a title", "p": "a lead of several words"}
+    toys.write_lines(folder / "pairs_asym.jsonl.xz", [row, {**row, "src": "vital_desc", "q": "a description"}])
+    corpora = read_corpora(folder, folder)
+    (title,), (description,) = corpora.pairs["vital_title"], corpora.pairs["vital_desc"]
+    assert title.passage is description.passage and title.lang is description.lang
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(MissingFileError, match=r"par\.jsonl\.xz"):
         read_corpora(tmp_path, tmp_path)

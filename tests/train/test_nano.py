@@ -20,7 +20,7 @@ from fivefold.errors import MissingFileError
 from fivefold.train.families import FAMILIES
 from fivefold.train.journal import read_log
 from fivefold.train.loop import Run
-from fivefold.train.nano import SCHEDULES, Plan, v3_nano
+from fivefold.train.nano import SCHEDULES, Plan, drawn_texts, v3_nano
 from fivefold.train.packaging import write_package
 from tests.train import toys
 from tests.train.teacherfile import write_teacher
@@ -106,6 +106,14 @@ def test_a_stage_that_is_done_is_passed_over_and_one_that_is_not_is_missed(plan:
 def test_schedules_that_do_not_exist(plan: Plan, changes: dict[str, dict[str, float]]) -> None:
     with pytest.raises(InputError, match="there is no schedule"):
         plan.with_schedules(changes)
+
+
+def test_as_many_texts_are_drawn_as_asked_for() -> None:
+    rows = list(drawn_texts(toys.corpora(), 100, 0))
+    assert len(rows) == 100 and rows[:30] == list(drawn_texts(toys.corpora(), 30, 0)) != rows[30:60]
+    assert all(
+        target.startswith(("query: ", "passage: ")) and (not same or same.endswith(text)) for text, target, same in rows
+    )
 
 
 def test_a_package_has_its_tasks_in_order(tmp_path: Path) -> None:

