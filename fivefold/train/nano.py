@@ -140,7 +140,7 @@ def distil(plan: Plan, run: Run) -> None:
     trained = assemble(plan.body(START), plan.tokenizer)
     learn(trained, body_but_words)
     run.folder.mkdir(parents=True, exist_ok=True)
-    drawn = run.folder / f"drawn-{PartialState().process_index}.arrow"
+    drawn = run.folder / f"drawn-{_processes(run).process_index}.arrow"
     data = {"texts": mapped_set(drawn_texts(plan.read(), _rows(schedule, run), run.seed), drawn)}
     teacher = Teacher(read_teacher(plan.teacher), max_length=schedule.max_length)
     loss = Distillation(
@@ -238,8 +238,13 @@ def _dealer(corpora: Corpora, schedule: Schedule, run: Run) -> Dealer:
 
 def _rows(schedule: Schedule, run: Run) -> int:
     """Of all devices, each of which has its own batches."""
-    devices: int = PartialState(cpu=run.cpu).num_processes  # told of CPUs, or it counts GPUs and finds one process
+    devices: int = _processes(run).num_processes
     return schedule.steps * schedule.batch_size * devices
+
+
+def _processes(run: Run) -> PartialState:
+    """Before there is a trainer; not told of CPUs, it would count GPUs and find one process."""
+    return PartialState(cpu=run.cpu)
 
 
 def _save(state: Mapping[str, Tensor], path: Path) -> None:

@@ -60,8 +60,9 @@ ROWS = """
 import sys
 from pathlib import Path
 from fivefold.train.loop import Run, Schedule
-from fivefold.train.nano import _rows
-sys.stdout.write(f"{_rows(Schedule(3, 1e-3, 4, 48), Run(Path('unused'), cpu=True))} rows\\n")
+from fivefold.train.nano import _processes, _rows
+run = Run(Path("unused"), cpu=True)
+sys.stdout.write(f"{_processes(run).process_index}: {_rows(Schedule(3, 1e-3, 4, 48), run)} rows\\n")
 """
 
 
@@ -69,7 +70,7 @@ def test_rows_are_drawn_for_every_process(tmp_path: Path) -> None:
     (tmp_path / "rows.py").write_text(ROWS)
     two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run([*two, str(tmp_path / "rows.py")], capture_output=True, text=True, timeout=120)
-    assert done.stdout.splitlines() == ["24 rows"] * 2, done.stderr
+    assert sorted(done.stdout.splitlines()) == ["0: 24 rows", "1: 24 rows"], done.stderr
 
 
 def test_from_a_teacher_to_a_model_that_loads(plan: Plan, tmp_path: Path) -> None:
