@@ -1,16 +1,16 @@
-"""Kernels in C for processors with AVX-512 VNNI: one linear, or all layers of an encoder, in 8 bits (kernels.h has the formulas).
+"""Kernels in C for processors with AVX-512 VNNI: a linear, or all layers of an encoder, in 8 bits (formulas: kernels.h).
 
-The library is built when the package is installed where there is a C compiler (hatch_build.py), knows nothing of Python and is called
-through ctypes, which lets other threads run meanwhile. Whoever makes records from tensors keeps the tensors: a record holds addresses.
+The library is built when the package is installed, where there is a C compiler (hatch_build.py). It knows nothing of Python and
+is called through ctypes, which lets other threads run meanwhile. Whoever makes a record of tensors keeps the tensors: a record
+holds addresses.
 
-Shapes: T tokens in the pack, I inputs, O outputs, D hidden, R rank, H head dim, M tokens of the longest text. P is O rounded up to a
-multiple of 64.
+Shapes: T tokens in the pack, I inputs, O outputs, D hidden. P is O rounded up to a multiple of 64.
 """
 
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, c_double, c_int, c_int32, c_int64, c_void_p
+from ctypes import POINTER, c_double, c_int, c_int64, c_void_p
 from pathlib import Path
 
 import torch
@@ -20,6 +20,8 @@ from torch.nn import functional as F
 LIBRARY = Path(__file__).parent / "libfivefold.so"
 PANEL, QUAD = 64, 4
 """Outputs and inputs that stand together in a packed matrix."""
+LANES = 16
+"""What divides inputs and hidden sizes that the kernels can take."""
 
 
 class TermRecord(ctypes.Structure):
@@ -53,10 +55,10 @@ class LayerRecord(ctypes.Structure):
     """`struct layer`."""
 
     _fields_ = [
-        ("qkv", LinearRecord),
-        ("out", LinearRecord),
-        ("up", LinearRecord),
-        ("down", LinearRecord),
+        ("qkv", POINTER(LinearRecord)),
+        ("out", POINTER(LinearRecord)),
+        ("up", POINTER(LinearRecord)),
+        ("down", POINTER(LinearRecord)),
         ("first", NormRecord),
         ("second", NormRecord),
     ]
@@ -88,10 +90,14 @@ class PackRecord(ctypes.Structure):
 
 
 class Kernels:
-    """The opened library."""
+    """The opened library.
 
-    def __init__(self, path: Path = LIBRARY) -> None:
-        library = ctypes.CDLL(str(path))
+    Raises:
+        OSError: there is none, or not for this system.
+    """
+
+    def __init__(self) -> None:
+        library = ctypes.CDLL(str(LIBRARY))
         self._supported, self._linear, self._encode = (
             getattr(library, f"fivefold_{name}") for name in ("supported", "linear", "encode")
         )
@@ -107,25 +113,30 @@ class Kernels:
         """x [T, I] float32, tasks [T] int32 -> [T, O]."""
         x = x.contiguous()
         y = x.new_empty(len(x), record.outputs)
-        self._check(self._linear(record, tasks.data_ptr(), len(x), x.data_ptr(), y.data_ptr(), torch.get_num_threads()))
+        _check(self._linear(record, tasks.data_ptr(), len(x), x.data_ptr(), y.data_ptr(), torch.get_num_threads()))
         return y
 
-    def encode(self, record: EncoderRecord, pack: PackRecord, x: Tensor) -> Tensor:
-        """x [T, D] float32 -> hidden states [T, D] after the last layer; x is used up."""
-        x = x.contiguous()
-        self._check(self._encode(record, pack, x.data_ptr(), torch.get_num_threads()))
-        return x
+    def encode(self, record: EncoderRecord, pack: PackRecord, x: Tensor) -> None:
+        """x [T, D] float32, contiguous -> hidden states after the last layer, in place."""
+        _check(self._encode(record, pack, x.data_ptr(), torch.get_num_threads()))
 
-    @staticmethod
-    def _check(status: int) -> None:
-        if status:
-            raise MemoryError("not enough memory for the activations of this batch; use a smaller max_batch_tokens")
+
+def _check(status: int) -> None:
+    if status:
+        raise MemoryError("not enough memory for the activations of this batch; use a smaller max_batch_tokens")
+
+
+def lack_of_kernels() -> str:
+    """Why the kernels cannot be used here; nothing where they can."""
+    try:
+        return "" if Kernels().supported else "the processor has no avx512_vnni"
+    except OSError:
+        return "they were not built when fivefold was installed: that takes a C compiler"
 
 
 def pack_codes(codes: Tensor) -> Tensor:
     """int8 [O, I] -> [P / 64, I / 4, 64, 4], filled up with zeros: the order in which the kernels read."""
-    rows, columns = codes.shape
-    filled = F.pad(codes, (0, -columns % QUAD, 0, -rows % PANEL))
+    filled = F.pad(codes, (0, 0, 0, -len(codes) % PANEL))
     return filled.view(-1, PANEL, filled.shape[1] // QUAD, QUAD).transpose(1, 2).contiguous()
 
 

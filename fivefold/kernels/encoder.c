@@ -16,10 +16,9 @@ int fivefold_supported(void) {
 struct stage {
     const struct linear *linear;
     const float *in; /* rows to round [T, I] */
-    float *out;      /* products [T, O] */
     struct codes codes;
+    struct products out;
     int64_t tokens;
-    bool gelu;
 };
 
 static void round_rows(void *job, int64_t unit, int member) {
@@ -32,7 +31,7 @@ static void round_rows(void *job, int64_t unit, int member) {
 static void multiply_panel(void *job, int64_t unit, int member) {
     const struct stage *stage = job;
     (void)member;
-    multiply(stage->linear, &stage->codes, stage->tokens, unit, stage->gelu, stage->out);
+    multiply(stage->linear, &stage->codes, stage->tokens, unit, &stage->out);
 }
 
 /* Point a stage at a linear. Rows of codes begin a line apart, so that those of a tile do not fall on the same lines of the cache. */
@@ -47,11 +46,14 @@ static void share_rounding(struct team *team, int member, struct stage *stage, c
     team_share(team, member, parts(stage->tokens, ROWS_A_UNIT), round_rows, stage);
 }
 
-static void share_product(struct team *team, int member, struct stage *stage, bool gelu, float *out) {
-    stage->gelu = gelu;
+static void share_product(struct team *team, int member, struct stage *stage, struct products out) {
     stage->out = out;
     team_share(team, member, product_units(stage->linear, stage->tokens), multiply_panel, stage);
 }
+
+static struct products rows_of(float *y, int64_t outputs, bool gelu) { return (struct products){y, outputs, PANEL, gelu}; }
+
+static struct products panels_of(float *y, int64_t tokens) { return (struct products){y, PANEL, tokens * PANEL, false}; }
 
 static int64_t highest_rank(const struct linear *linear) {
     int64_t rank = 0;
@@ -93,7 +95,7 @@ static void run_linear(void *job, struct team *team, int member) {
     const struct single *single = job;
     struct stage stage = single->stage;
     share_rounding(team, member, &stage, stage.linear, single->x);
-    share_product(team, member, &stage, false, single->y);
+    share_product(team, member, &stage, rows_of(single->y, stage.linear->outputs, false));
 }
 
 int fivefold_linear(const struct linear *linear, const int32_t *tasks, int64_t tokens, const float *x, float *y, int threads) {
@@ -114,7 +116,7 @@ struct pass {
     const struct encoder *encoder;
     const struct pack *pack;
     float *x;      /* [T, D] */
-    float *wide;   /* queries, keys and values [T, 3, N, H], or the inner activations [T, F] */
+    float *wide;   /* queries, keys and values in panels, or the inner activations [T, F] */
     float *narrow; /* [T, D] */
     float *scratch; /* of each member */
     int64_t scratch_size;
@@ -152,24 +154,24 @@ static void share_settling(struct team *team, int member, struct pass *pass, con
 static void run_layers(void *job, struct team *team, int member) {
     struct pass pass = *(const struct pass *)job;
     const struct encoder *encoder = pass.encoder;
-    share_rounding(team, member, &pass.stage, &encoder->layers->qkv, pass.x);
+    share_rounding(team, member, &pass.stage, encoder->layers->qkv, pass.x);
     for (const struct layer *layer = encoder->layers, *end = layer + encoder->count; layer < end; layer++) {
-        share_product(team, member, &pass.stage, false, pass.wide);
+        share_product(team, member, &pass.stage, panels_of(pass.wide, pass.pack->tokens));
         team_share(team, member, pass.pack->texts * encoder->heads, attend_head, &pass);
-        share_rounding(team, member, &pass.stage, &layer->out, pass.narrow);
-        share_product(team, member, &pass.stage, false, pass.narrow);
-        share_settling(team, member, &pass, &layer->first, &layer->up);
-        share_product(team, member, &pass.stage, true, pass.wide);
-        share_rounding(team, member, &pass.stage, &layer->down, pass.wide);
-        share_product(team, member, &pass.stage, false, pass.narrow);
-        share_settling(team, member, &pass, &layer->second, layer + 1 < end ? &layer[1].qkv : NULL);
+        share_rounding(team, member, &pass.stage, layer->out, pass.narrow);
+        share_product(team, member, &pass.stage, rows_of(pass.narrow, encoder->hidden, false));
+        share_settling(team, member, &pass, &layer->first, layer->up);
+        share_product(team, member, &pass.stage, rows_of(pass.wide, encoder->inner, true));
+        share_rounding(team, member, &pass.stage, layer->down, pass.wide);
+        share_product(team, member, &pass.stage, rows_of(pass.narrow, encoder->hidden, false));
+        share_settling(team, member, &pass, &layer->second, layer + 1 < end ? layer[1].qkv : NULL);
     }
 }
 
 static int64_t encoder_rank(const struct encoder *encoder) {
     int64_t rank = 0;
     for (const struct layer *layer = encoder->layers; layer < encoder->layers + encoder->count; layer++) {
-        const struct linear *linears[] = {&layer->qkv, &layer->out, &layer->up, &layer->down};
+        const struct linear *linears[] = {layer->qkv, layer->out, layer->up, layer->down};
         for (int i = 0; i < 4; i++)
             rank = most(rank, highest_rank(linears[i]));
     }
@@ -185,7 +187,7 @@ static int64_t longest_text(const struct pack *pack) {
 
 int fivefold_encode(const struct encoder *encoder, const struct pack *pack, float *x, int threads) {
     const int64_t hidden = encoder->hidden, inputs = most(hidden, encoder->inner), rank = encoder_rank(encoder), tokens = pack->tokens;
-    const int64_t wide = tokens * most(3 * hidden, encoder->inner) * (int64_t)sizeof(float);
+    const int64_t wide = tokens * most(rounded(3 * hidden, PANEL), encoder->inner) * (int64_t)sizeof(float);
     const int64_t narrow = tokens * hidden * (int64_t)sizeof(float);
     struct pass pass = {.encoder = encoder, .pack = pack, .x = x, .stage = {.tokens = tokens}};
     pass.scratch_size = rounded(attention_scratch(longest_text(pack), hidden / encoder->heads), LINE);

@@ -8,7 +8,7 @@
  * same bits whatever else is in the pack, and for any number of threads.
  *
  * Shapes: T tokens in the pack, I inputs, O outputs, D hidden, F inner, N heads, H head dim, R rank, L tokens of one text. P is O rounded
- * up to a multiple of PANEL, K is I rounded up to a multiple of QUAD; what is added to a matrix or a vector is zero.
+ * up to a multiple of PANEL; what is added to a matrix or a vector is zero. I and D are multiples of 16, H is 32 or 64.
  */
 #ifndef FIVEFOLD_KERNELS_H
 #define FIVEFOLD_KERNELS_H
@@ -29,7 +29,7 @@ struct term {
 
 struct linear {
     int64_t inputs, outputs;
-    const int8_t *weight; /* codes [P / PANEL, K / QUAD, PANEL, QUAD] */
+    const int8_t *weight; /* codes [P / PANEL, I / QUAD, PANEL, QUAD] */
     const float *scale, *bias, *sums; /* w, b, c [P] each */
     const struct term *terms; /* by task id; a task without one has rank 0 */
     int64_t tasks;
@@ -42,7 +42,7 @@ struct norm {
 
 /* One block of the encoder, post-norm: attention and MLP, each added to its input and normalised after. */
 struct layer {
-    struct linear qkv, out, up, down;
+    const struct linear *qkv, *out, *up, *down;
     struct norm first, second;
 };
 
@@ -69,6 +69,14 @@ struct codes {
     const int32_t *tasks;
 };
 
+/* Where products go, floats from row to row and from panel to panel: [T, O] for strides of O and PANEL, or [P / PANEL, T, PANEL],
+ * where a head's rows are neighbours. */
+struct products {
+    float *y;
+    int64_t row_stride, panel_stride;
+    bool gelu; /* of what goes there */
+};
+
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t parts(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
@@ -87,16 +95,16 @@ void add_and_normalize(const struct norm *norm, const float *x, const float *y, 
 
 /* Units of work that a product is cut into. */
 int64_t product_units(const struct linear *linear, int64_t tokens);
-/* One unit: y [T, O], and GELU of it where asked for. */
-void multiply(const struct linear *linear, const struct codes *in, int64_t tokens, int64_t unit, bool gelu, float *y);
+/* One unit of y, written where `into` says. */
+void multiply(const struct linear *linear, const struct codes *in, int64_t tokens, int64_t unit, const struct products *into);
 
 /* ---- attention.c ---- */
 
-#define MOST_HEAD_DIM 256
+#define MOST_HEAD_DIM PANEL /* a head lies within a panel */
 
 /* Floats of scratch that `attend` needs for texts of up to `length` tokens. */
 int64_t attention_scratch(int64_t length, int64_t head_dim);
-/* One head of one text: qkv [T, 3, N, H] -> mixed [T, N, H]; queries and keys are rotated on the way. */
+/* One head of one text: queries, keys and values in panels [3 D / PANEL, T, PANEL] -> mixed [T, N, H]; queries and keys are rotated. */
 void attend(const struct encoder *encoder, const struct pack *pack, int64_t text, int64_t head, const float *qkv, float *scratch,
             float *mixed);
 
@@ -112,11 +120,13 @@ void team_share(struct team *team, int member, int64_t units, task_unit *unit, v
 
 /* ---- encoder.c: what Python calls ---- */
 
+#define PUBLIC __attribute__((visibility("default")))
+
 /* Whether this processor has what the kernels need. */
-int fivefold_supported(void);
+PUBLIC int fivefold_supported(void);
 /* y [T, O] = linear(x [T, I]); 0, or -1 where memory is short. */
-int fivefold_linear(const struct linear *linear, const int32_t *tasks, int64_t tokens, const float *x, float *y, int threads);
+PUBLIC int fivefold_linear(const struct linear *linear, const int32_t *tasks, int64_t tokens, const float *x, float *y, int threads);
 /* x [T, D] -> hidden states after the last layer, in place; 0, or -1 where memory is short. */
-int fivefold_encode(const struct encoder *encoder, const struct pack *pack, float *x, int threads);
+PUBLIC int fivefold_encode(const struct encoder *encoder, const struct pack *pack, float *x, int threads);
 
 #endif

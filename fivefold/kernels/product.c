@@ -51,8 +51,8 @@ AVX512 static void sum_rows(int64_t rows, const uint8_t *codes, int64_t stride, 
 }
 
 /* One token's sums of a panel to floats: scales, bias, lowest value, the task's term, and GELU where asked for. */
-INLINE void finish_row(const struct linear *linear, const struct codes *in, int64_t row, int64_t output, const int32_t *sums, const bool gelu,
-                       float *y) {
+INLINE void finish_row(const struct linear *linear, const struct codes *in, int64_t row, int64_t output, const int32_t *sums,
+                       const bool gelu, float *y) {
     static const struct term none = {0, NULL, NULL};
     const int32_t task = in->tasks[row];
     const struct term *term = task >= 0 && task < linear->tasks ? linear->terms + task : &none;
@@ -65,17 +65,18 @@ INLINE void finish_row(const struct linear *linear, const struct codes *in, int6
         sum = _mm512_fmadd_ps(low, _mm512_loadu_ps(linear->sums + o), sum);
         for (int64_t r = 0; r < term->rank; r++)
             sum = _mm512_fmadd_ps(_mm512_set1_ps(factors[r]), _mm512_loadu_ps(term->up + r * width + o), sum);
-        _mm512_mask_storeu_ps(y + row * linear->outputs + o, lanes_before(linear->outputs, o), gelu ? gelu_16(sum) : sum);
+        _mm512_mask_storeu_ps(y + o - output, lanes_before(linear->outputs, o), gelu ? gelu_16(sum) : sum);
     }
 }
 
-AVX512 static void finish(const struct linear *linear, const struct codes *in, int64_t first, int64_t rows, int64_t output,
-                          const int32_t *sums, bool gelu, float *y) {
-    for (int64_t r = 0; r < rows; r++, sums += PANEL) {
-        if (gelu)
-            finish_row(linear, in, first + r, output, sums, true, y);
+AVX512 static void finish(const struct linear *linear, const struct codes *in, int64_t first, int64_t rows, int64_t panel,
+                          const int32_t *sums, const struct products *into) {
+    float *y = into->y + panel * into->panel_stride + first * into->row_stride;
+    for (int64_t r = 0; r < rows; r++, sums += PANEL, y += into->row_stride) {
+        if (into->gelu)
+            finish_row(linear, in, first + r, panel * PANEL, sums, true, y);
         else
-            finish_row(linear, in, first + r, output, sums, false, y);
+            finish_row(linear, in, first + r, panel * PANEL, sums, false, y);
     }
 }
 
@@ -83,16 +84,16 @@ int64_t product_units(const struct linear *linear, int64_t tokens) {
     return parts(tokens, ROWS_TOGETHER) * parts(linear->outputs, PANEL);
 }
 
-AVX512 void multiply(const struct linear *linear, const struct codes *in, int64_t tokens, int64_t unit, bool gelu, float *y) {
-    const int64_t panels = parts(linear->outputs, PANEL), quads = parts(linear->inputs, QUAD), size = quads * QUAD * PANEL;
-    const int64_t output = unit % panels, start = unit / panels * ROWS_TOGETHER, stop = least(tokens, start + ROWS_TOGETHER);
-    const int8_t *panel = linear->weight + output * size, *next = output + 1 < panels ? panel + size : linear->weight;
+AVX512 void multiply(const struct linear *linear, const struct codes *in, int64_t tokens, int64_t unit, const struct products *into) {
+    const int64_t panels = parts(linear->outputs, PANEL), quads = linear->inputs / QUAD, size = quads * QUAD * PANEL;
+    const int64_t at = unit % panels, start = unit / panels * ROWS_TOGETHER, stop = least(tokens, start + ROWS_TOGETHER);
+    const int8_t *panel = linear->weight + at * size, *next = at + 1 < panels ? panel + size : linear->weight;
     /* The first `fetching` tiles share the next panel's lines, of which there are VECTORS for every four inputs. */
     const int64_t tiles = parts(stop - start, TILE), fetching = tiles < 2 ? 1 : tiles < VECTORS ? 2 : VECTORS;
     int32_t sums[TILE * PANEL];
     for (int64_t row = start, tile = 0; row < stop; row += TILE, tile++) {
         const int64_t rows = least(TILE, stop - row), lines = tile < fetching ? VECTORS / fetching : 0;
         sum_rows(rows, in->codes + row * in->stride, in->stride, panel, quads, next + tile * lines * quads * LINE, lines, sums);
-        finish(linear, in, row, rows, output * PANEL, sums, gelu, y);
+        finish(linear, in, row, rows, at, sums, into);
     }
 }
