@@ -32,11 +32,13 @@ $(VENV)/torch.stamp: constraints.txt
 	$(PIP) torch
 	@touch $@
 
-$(VENV)/run.stamp: $(VENV)/torch.stamp pyproject.toml
+KERNELS := hatch_build.py $(wildcard fivefold/kernels/*.[ch])
+
+$(VENV)/run.stamp: $(VENV)/torch.stamp pyproject.toml $(KERNELS)
 	$(PIP) --editable .
 	@touch $@
 
-$(VENV)/dev.stamp: $(VENV)/torch.stamp pyproject.toml
+$(VENV)/dev.stamp: $(VENV)/torch.stamp pyproject.toml $(KERNELS)
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/run.stamp
 
@@ -119,3 +121,4 @@ docs: $(VENV)/run.stamp
 clean:
 	rm -rf $(VENV) .matrix $(DEMO) tests/clients/node/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f fivefold/kernels/*.so

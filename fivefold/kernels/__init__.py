@@ -131,7 +131,7 @@ def lack_of_kernels() -> str:
     try:
         return "" if Kernels().supported else "the processor has no avx512_vnni"
     except OSError:
-        return "they were not built when fivefold was installed: that takes a C compiler"
+        return "fivefold's own kernels were not built when it was installed: that takes a C compiler"
 
 
 def pack_codes(codes: Tensor) -> Tensor:
