@@ -124,8 +124,8 @@ INLINE void sum_floats(const int rows, const int vectors, const float *a, int64_
 }
 
 /* The same for a number of rows that is known only here. */
-INLINE void sum_rows(int64_t rows, const int vectors, const float *a, int64_t a_stride, const float *b, int64_t b_stride, int64_t n, bool add,
-                     float *c, int64_t c_stride) {
+INLINE void sum_rows(int64_t rows, const int vectors, const float *a, int64_t a_stride, const float *b, int64_t b_stride, int64_t n,
+                     bool add, float *c, int64_t c_stride) {
     switch (rows) {
     case 1: sum_floats(1, vectors, a, a_stride, b, b_stride, n, add, c, c_stride); break;
     case 2: sum_floats(2, vectors, a, a_stride, b, b_stride, n, add, c, c_stride); break;
@@ -137,8 +137,8 @@ INLINE void sum_rows(int64_t rows, const int vectors, const float *a, int64_t a_
 }
 
 /* And for a number of vectors. Not inline: its loops need all registers. */
-AVX512 static __attribute__((noinline)) void sum_tile(int64_t rows, int64_t vectors, const float *a, int64_t a_stride, const float *b, int64_t b_stride, int64_t n,
-                            bool add, float *c, int64_t c_stride) {
+AVX512 static __attribute__((noinline)) void sum_tile(int64_t rows, int64_t vectors, const float *a, int64_t a_stride, const float *b,
+                                                      int64_t b_stride, int64_t n, bool add, float *c, int64_t c_stride) {
     switch (vectors) {
     case 1: sum_rows(rows, 1, a, a_stride, b, b_stride, n, add, c, c_stride); break;
     case 2: sum_rows(rows, 2, a, a_stride, b, b_stride, n, add, c, c_stride); break;

@@ -24,8 +24,8 @@ struct stage {
 static void round_rows(void *job, int64_t unit, int member) {
     const struct stage *stage = job;
     (void)member;
-    for (int64_t t = unit * ROWS_A_UNIT; t < least(stage->tokens, (unit + 1) * ROWS_A_UNIT); t++)
-        quantize_row(stage->linear, stage->in + t * stage->linear->inputs, &stage->codes, t);
+    const int64_t first = unit * ROWS_A_UNIT;
+    quantize_rows(stage->linear, stage->in, &stage->codes, first, least(stage->tokens, first + ROWS_A_UNIT));
 }
 
 static void multiply_panel(void *job, int64_t unit, int member) {
@@ -133,14 +133,12 @@ static void attend_head(void *job, int64_t unit, int member) {
 /* x = norm(x + narrow), and its codes for the linear that comes next, if any. */
 static void settle_rows(void *job, int64_t unit, int member) {
     const struct pass *pass = job;
-    const int64_t hidden = pass->encoder->hidden;
+    const int64_t hidden = pass->encoder->hidden, first = unit * ROWS_A_UNIT, stop = least(pass->pack->tokens, first + ROWS_A_UNIT);
     (void)member;
-    for (int64_t t = unit * ROWS_A_UNIT; t < least(pass->pack->tokens, (unit + 1) * ROWS_A_UNIT); t++) {
-        float *x = pass->x + t * hidden;
-        add_and_normalize(pass->norm, x, pass->narrow + t * hidden, hidden, x);
-        if (pass->stage.linear)
-            quantize_row(pass->stage.linear, x, &pass->stage.codes, t);
-    }
+    for (int64_t t = first; t < stop; t++)
+        add_and_normalize(pass->norm, pass->x + t * hidden, pass->narrow + t * hidden, hidden, pass->x + t * hidden);
+    if (pass->stage.linear)
+        quantize_rows(pass->stage.linear, pass->x, &pass->stage.codes, first, stop);
 }
 
 static void share_settling(struct team *team, int member, struct pass *pass, const struct norm *norm, const struct linear *next) {
@@ -192,7 +190,8 @@ int fivefold_encode(const struct encoder *encoder, const struct pack *pack, floa
     struct pass pass = {.encoder = encoder, .pack = pack, .x = x, .stage = {.tokens = tokens}};
     pass.scratch_size = rounded(attention_scratch(longest_text(pack), hidden / encoder->heads), LINE);
     const int64_t scratch = threads * pass.scratch_size * (int64_t)sizeof(float);
-    char *arena = aligned_alloc(LINE, rounded(wide, LINE) + rounded(narrow, LINE) + scratch + codes_size(tokens, inputs, rank)), *at = arena;
+    const int64_t size = rounded(wide, LINE) + rounded(narrow, LINE) + scratch + codes_size(tokens, inputs, rank);
+    char *arena = aligned_alloc(LINE, size), *at = arena;
     if (!arena)
         return -1;
     pass.wide = take(&at, wide);

@@ -84,8 +84,8 @@ static inline int64_t rounded(int64_t count, int64_t multiple) { return parts(co
 
 /* ---- rows.c: what is done token by token ---- */
 
-/* Put row `row` of x [I] into codes, for a linear. */
-void quantize_row(const struct linear *linear, const float *x, const struct codes *into, int64_t row);
+/* Put some rows of x [T, I] into codes, for a linear. */
+void quantize_rows(const struct linear *linear, const float *x, const struct codes *into, int64_t first, int64_t stop);
 /* LayerNorm of x + y [n] each; `into` may be x. */
 void add_and_normalize(const struct norm *norm, const float *x, const float *y, int64_t n, float *into);
 

@@ -37,9 +37,9 @@ INLINE void sum_products(const int rows, const uint8_t *codes, int64_t stride, c
     }
 }
 
-/* The same for a number of rows that is known only here. */
-AVX512 static void sum_rows(int64_t rows, const uint8_t *codes, int64_t stride, const int8_t *panel, int64_t quads, const int8_t *ahead,
-                            int64_t lines, int32_t *into) {
+/* The same for a number of rows that is known only here. Not inline: its loops need all registers. */
+AVX512 static __attribute__((noinline)) void sum_rows(int64_t rows, const uint8_t *codes, int64_t stride, const int8_t *panel,
+                                                      int64_t quads, const int8_t *ahead, int64_t lines, int32_t *into) {
     switch (rows) {
     case 1: sum_products(1, codes, stride, panel, quads, ahead, lines, into); break;
     case 2: sum_products(2, codes, stride, panel, quads, ahead, lines, into); break;
