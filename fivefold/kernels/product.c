@@ -53,20 +53,24 @@ AVX512 static __attribute__((noinline)) void sum_rows(int64_t rows, const uint8_
 /* One token's sums of a panel to floats: scales, bias, lowest value, the task's term, and GELU where asked for. */
 INLINE void finish_row(const struct linear *linear, const struct codes *in, int64_t row, int64_t output, const int32_t *sums,
                        const bool gelu, float *y) {
-    static const struct term none = {0, NULL, NULL};
     const int32_t task = in->tasks[row];
-    const struct term *term = task >= 0 && task < linear->tasks ? linear->terms + task : &none;
-    const float *factors = in->factors + row * in->rank;
-    const int64_t width = rounded(linear->outputs, PANEL);
+    const struct term *term = task >= 0 && task < linear->tasks ? linear->terms + task : NULL;
     const __m512 scale = _mm512_set1_ps(in->scale[row]), low = _mm512_set1_ps(in->low[row]);
-    for (int64_t o = output; o < least(output + PANEL, linear->outputs); o += LANES, sums += LANES) {
-        __m512 sum = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(sums)), _mm512_loadu_ps(linear->scale + o));
-        sum = _mm512_fmadd_ps(sum, scale, _mm512_loadu_ps(linear->bias + o));
-        sum = _mm512_fmadd_ps(low, _mm512_loadu_ps(linear->sums + o), sum);
-        for (int64_t r = 0; r < term->rank; r++)
-            sum = _mm512_fmadd_ps(_mm512_set1_ps(factors[r]), _mm512_loadu_ps(term->up + r * width + o), sum);
-        _mm512_mask_storeu_ps(y + o - output, lanes_before(linear->outputs, o), gelu ? gelu_16(sum) : sum);
+    __m512 part[VECTORS];
+    UNROLL for (int v = 0; v < VECTORS; v++) {
+        const int64_t o = output + v * LANES;
+        part[v] = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(sums + v * LANES)), _mm512_loadu_ps(linear->scale + o));
+        part[v] = _mm512_fmadd_ps(part[v], scale, _mm512_loadu_ps(linear->bias + o));
+        part[v] = _mm512_fmadd_ps(low, _mm512_loadu_ps(linear->sums + o), part[v]);
     }
+    const int64_t width = rounded(linear->outputs, PANEL);
+    for (int64_t r = 0; term && r < term->rank; r++) {
+        const __m512 factor = _mm512_set1_ps(in->factors[row * in->rank + r]);
+        const float *up = term->up + r * width + output;
+        UNROLL for (int v = 0; v < VECTORS; v++) part[v] = _mm512_fmadd_ps(factor, _mm512_loadu_ps(up + v * LANES), part[v]);
+    }
+    UNROLL for (int v = 0; v < VECTORS; v++)
+        _mm512_mask_storeu_ps(y + v * LANES, lanes_before(linear->outputs, output + v * LANES), gelu ? gelu_16(part[v]) : part[v]);
 }
 
 AVX512 static void finish(const struct linear *linear, const struct codes *in, int64_t first, int64_t rows, int64_t panel,

@@ -18,7 +18,7 @@
 
 /* The lanes of a vector that begins at i which are before n. */
 INLINE __mmask16 lanes_before(int64_t n, int64_t i) {
-    return n - i >= LANES ? (__mmask16)0xffff : (__mmask16)((1u << (n - i)) - 1);
+    return n - i >= LANES ? (__mmask16)0xffff : n > i ? (__mmask16)((1u << (n - i)) - 1) : 0;
 }
 
 /* 2^x, for x up to 0: within 2 units in the last place, and 2^-100 below that, since processors are slow at results that are no normal
