@@ -32,19 +32,22 @@ $(VENV)/torch.stamp: constraints.txt
 	$(PIP) torch
 	@touch $@
 
-$(VENV)/run.stamp: $(VENV)/torch.stamp pyproject.toml
+KERNELS := hatch_build.py $(wildcard fivefold/kernels/*.[ch])
+
+$(VENV)/run.stamp: $(VENV)/torch.stamp pyproject.toml $(KERNELS)
 	$(PIP) --editable .
 	@touch $@
 
-$(VENV)/dev.stamp: $(VENV)/torch.stamp pyproject.toml
+$(VENV)/dev.stamp: $(VENV)/torch.stamp pyproject.toml $(KERNELS)
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/run.stamp
 
 demo: $(VENV)/run.stamp
 	@FIVEFOLD=$(FIVEFOLD) INDEX=$(DEMO)/index sh examples/demo.sh
 
+# Two processes, as little of it is more than one core can do.
 test: $(VENV)/dev.stamp
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 $(VENV)/ray.stamp: $(VENV)/dev.stamp
 	$(PIP) --editable '.[dev,ray]'
@@ -119,3 +122,4 @@ docs: $(VENV)/run.stamp
 clean:
 	rm -rf $(VENV) .matrix $(DEMO) tests/clients/node/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f fivefold/kernels/*.so

@@ -6,7 +6,8 @@
 Peers run the body alone, without adapters, as their users do: batches of 32, padded; on the mix of lengths sorted, and once
 more as the texts come. Their int8 is what their own tools make: `quantize_dynamic` of ONNX Runtime, post-training quantization
 of NNCF for OpenVINO (both are what sentence-transformers offers). A peer whose library is missing is left out, by name.
-"Products alone" are the integer products of all linears and nothing else: the limit. Prints tables, and one line of JSON last.
+"Linears alone" are all linears with the rounding of what goes in, and nothing between them. Prints tables, and one line of
+JSON last.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ import torch
 from encode import random_folder
 from torch.nn.functional import cosine_similarity
 
+from fivefold import kernels
 from fivefold.checkpoint import load_encoder
 from fivefold.embedder import MAX_BATCH_TOKENS
 from fivefold.model import Encoder
-from fivefold.packing import pack, plan
+from fivefold.packing import TaskSlice, pack, plan
 from fivefold.pooling import pool
-from fivefold.quantization import TAIL, Int8Linear, prepack
+from fivefold.quantization import Int8Linear, KernelLinear, prepack
 from fivefold.sequence import Sequence
 
 Rows = list[np.ndarray]
@@ -188,6 +190,8 @@ PEERS = {
     "onnxruntime int8": onnxruntime_int8,
     "openvino int8": openvino_int8,
 }
+OURS = ("ours float32", "ours int8", "ours int8 by torch")
+"""The last is what int8 is where the kernels cannot run."""
 
 
 def open_ours(folder: Path, *, int8: bool) -> Encoder:
@@ -198,13 +202,16 @@ def open_ours(folder: Path, *, int8: bool) -> Encoder:
     return encoder
 
 
-def our_runs(folder: Path, int8: bool) -> dict[str, Run]:
-    """Without a task, with one, with all five in every batch; and in 8 bits the integer products alone."""
+def our_runs(folder: Path, name: str) -> dict[str, Run]:
+    """Without a task, with one, with all five in every batch; and in 8 bits the linears alone."""
+    int8 = "int8" in name
+    if name.endswith("torch"):
+        kernels.LIBRARY = folder / "none.so"
     encoder = open_ours(folder, int8=int8)
     tasks = {"": (-1,), ", one task": (1,), ", five tasks": (0, 1, 2, 3, 4)}
     budget = MAX_BATCH_TOKENS["int8" if int8 else "cpu"]
     runs = {task: ours(encoder, ids, budget) for task, ids in tasks.items()}
-    return {**runs, ", products alone": products_alone(encoder)} if int8 else runs
+    return {**runs, ", linears alone": linears_alone(encoder)} if int8 else runs
 
 
 def peer_runs(name: str, folder: Path, threads: int) -> dict[str, Run]:
@@ -217,7 +224,7 @@ def serve(name: str, folder: Path, threads: int, pipe: Connection) -> None:
     """One contestant in a process of its own, so that idle threads and memory of others are out of its way."""
     torch.set_num_threads(threads)
     try:
-        runs = our_runs(folder, "int8" in name) if name.startswith("ours") else peer_runs(name, folder, threads)
+        runs = our_runs(folder, name) if name.startswith("ours") else peer_runs(name, folder, threads)
     except ImportError as error:
         pipe.send(error.name)
         return
@@ -244,16 +251,16 @@ def start(names: list[str], folder: Path, threads: int) -> dict[str, tuple[Conne
     return found
 
 
-def products_alone(encoder: Encoder) -> Run:
-    """The integer products of all linears for as many tokens, and nothing else: the limit."""
-    linears = [m for m in encoder.layers.modules() if isinstance(m, Int8Linear)]
+def linears_alone(encoder: Encoder) -> Run:
+    """All linears for as many tokens, without adapters, and nothing else."""
+    linears = [m for m in encoder.layers.modules() if isinstance(m, Int8Linear | KernelLinear)]
 
     def run(rows: Rows) -> np.ndarray:
         for indices in plan([_sequence(row, -1) for row in rows], MAX_BATCH_TOKENS["int8"]):
             tokens = sum(len(rows[i]) for i in indices)
-            inputs = {m.shape[1]: torch.zeros(tokens, m.shape[1] + TAIL, dtype=torch.uint8) for m in linears}
+            inputs = {m.shape[1]: torch.ones(tokens, m.shape[1]) for m in linears}
             for linear in linears:
-                linear.product(inputs[linear.shape[1]])
+                linear(inputs[linear.shape[1]], (TaskSlice(-1, 0, tokens),))
         return np.empty(0)
 
     return run
@@ -331,7 +338,7 @@ def main() -> None:
     if not folder.exists():
         a.work.mkdir(parents=True, exist_ok=True)
         random_folder(folder, a.layers, a.vocab)
-    names = ["ours float32", "ours int8", *(name for name in PEERS if not a.only or name in a.only.split(","))]
+    names = [*OURS, *(name for name in PEERS if not a.only or name in a.only.split(","))]
     everyone = start(names, folder, a.threads)
     found: dict[str, object] = {}
     print(f"{a.layers} layers, {a.threads} threads, {a.clock} time, {a.rounds} rounds")

@@ -59,8 +59,8 @@ class TorchBackend:
     @torch.inference_mode()
     def hidden_states(self, batch: PackedBatch) -> torch.Tensor:
         """Hidden states [T, D] in the encoder's precision."""
-        on_cpu = self.device.type == "cpu"
-        hidden: torch.Tensor = self.encoder(rounded(batch) if on_cpu else batch.to(self.device))
+        by_onednn = self.device.type == "cpu" and self.encoder.run is None
+        hidden: torch.Tensor = self.encoder(rounded(batch) if by_onednn else batch.to(self.device))
         return hidden[: len(batch.input_ids)]
 
 

@@ -176,11 +176,15 @@ class Encoder(nn.Module):
         """Whether entries of queries and keys that turn together are neighbours (quantization.py)."""
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.run: Callable[[Tensor, PackedBatch], Tensor] | None = None
+        """All layers in another form (quantization.py)."""
         self.pooler = Pooler(config) if config.pooler else None
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Hidden states [T, D] after the last layer."""
         x = self.embeddings(batch)
+        if self.run is not None:
+            return self.run(x, batch)
         positions = self._positions(batch, x)
         for layer in self.layers:
             x = layer(x, batch, positions)

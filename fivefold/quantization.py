@@ -6,25 +6,43 @@ x = s q + l with q in 0..255, W = w Q by rows, and
 
     x W^T + b = s (q Q^T) w + b + l c + (x A^T) B^T      c [O]: the sum of each row of W; A, B: a task's low-rank term
 
-One small product in float32 adds the lowest values and the term of a task. The quantiser is torch's for embedding tables:
-one pass, which leaves s and l in eight bytes behind each row. They are multiplied too, by columns of zeros: that costs less
-than to cut them off.
+There are two ways to compute this. Where our own kernels can run (kernels/), all layers are one call. Elsewhere a linear is
+a few of torch's operators: one small product in float32 adds the lowest values and the term of a task, and the quantiser is
+torch's for embedding tables: one pass, which leaves s and l in eight bytes behind each row. They are multiplied too, by columns
+of zeros: that costs less than to cut them off.
 
-Shapes: T tokens, O outputs, I inputs, V rows of a table, D its columns, R rank, N heads, H head dim.
+Shapes: T tokens, O outputs, I inputs, V rows of a table, D its columns, R rank, N heads, H head dim, P as in kernels/.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import ctypes
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fivefold.attention import rotary_tables
+from fivefold.config import NO_TASK, ModelConfig
 from fivefold.errors import InputError
+from fivefold.kernels import (
+    LANES,
+    EncoderRecord,
+    Kernels,
+    LayerRecord,
+    LinearRecord,
+    NormRecord,
+    PackRecord,
+    TermRecord,
+    fill,
+    lack_of_kernels,
+    pack_codes,
+)
 from fivefold.lora import LoRALayer, LoRALinear, TaskSlices
-from fivefold.model import Encoder
+from fivefold.model import Block, Encoder
+from fivefold.packing import PackedBatch
 
 Codes = tuple[Tensor, Tensor]
 """A matrix in 8 bits: codes int8 [O, I] and scales float32 [O]."""
@@ -39,6 +57,8 @@ DTYPES = (*FLOATS, "int8", "auto")
 
 INT8_FEATURES = ("avx512_vnni", "avx_vnni", "amx_int8")
 """Any of these multiplies bytes without overflow and fast enough to gain over float32."""
+KERNEL_FEATURE = "avx512_vnni"
+"""What our own kernels take."""
 BFLOAT16_FEATURES = ("amx_bf16", "avx512_bf16")
 INT8_OPERATORS = (
     ("onednn", "qlinear_prepack"),
@@ -85,7 +105,12 @@ def choose(name: str | None, device: torch.device, features: Mapping[str, object
     lack = _lack_of_int8(has)
     if not lack:
         feature = next(feature for feature in INT8_FEATURES if has.get(feature))
-        return Precision("int8", "" if name == "int8" else f"the processor has {feature}")
+        slower = _lack_of_own(has)
+        reasons = (
+            "" if name == "int8" else f"the processor has {feature}",
+            slower and f"by torch's operators: {slower}",
+        )
+        return Precision("int8", "; ".join(filter(None, reasons)))
     if name == "auto" and (feature := next((f for f in BFLOAT16_FEATURES if has.get(f)), "")):
         return Precision("bfloat16", f"the processor has {feature}, but {lack}")
     return Precision("float32", lack)
@@ -97,8 +122,15 @@ def processor() -> Mapping[str, object]:
     return found
 
 
+def _lack_of_own(features: Mapping[str, object]) -> str:
+    """Why our own kernels are not used; nothing where they are."""
+    return lack_of_kernels() if features.get(KERNEL_FEATURE) else f"the processor has no {KERNEL_FEATURE}"
+
+
 def _lack_of_int8(features: Mapping[str, object]) -> str:
     """Why linears in 8 bits would be wrong or slow here; nothing where they are good."""
+    if not _lack_of_own(features):
+        return ""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return "this build of torch has no oneDNN"
     for library, operator in INT8_OPERATORS:
@@ -122,8 +154,100 @@ class PackedProduct:
         return y
 
 
+def _own_terms(linear: LoRALinear) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Task, A [R, I] and B [O, R], scaling included, of the banks of a linear."""
+    for task_id in range(0 if linear.lora_A is None else len(linear.lora_A)):
+        found = linear.term(task_id)
+        assert found is not None
+        A, B, scaling = found
+        yield task_id, A.detach(), scaling * B.detach()
+
+
+class KernelLinear(LoRALayer):
+    """A linear in 8 bits for our own kernels, made of a plain one and its codes; `order` [O] rearranges its outputs."""
+
+    def __init__(
+        self, linear: LoRALinear, codes: Tensor, scales: Tensor, *, kernels: Kernels, order: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.shape = linear.shape
+        self.kernels = kernels
+        self.order = torch.arange(len(codes)) if order is None else order
+        bias = torch.zeros_like(scales) if linear.bias is None else linear.bias
+        rows = scales, bias, codes.sum(1) * scales
+        self.rows = tuple(fill(x[self.order]) for x in rows)  # [P] each
+        self.weight = pack_codes(codes[self.order])
+        self.sides: dict[int, tuple[Tensor, Tensor]] = {}
+        """A [R, I] and B^T [R, P] by task."""
+        self.record = LinearRecord(*reversed(self.shape), self.weight.data_ptr(), *(x.data_ptr() for x in self.rows))
+        for term in _own_terms(linear):
+            self.add_term(*term)
+
+    def add_term(self, task_id: int, A: Tensor, B: Tensor) -> None:
+        """A pair of any rank: A [R, I], B [O, R] with its scaling."""
+        self.sides[task_id] = A.float().contiguous(), fill(B[self.order].T)
+        terms = (TermRecord * (1 + max(self.sides)))()  # rank 0 where nothing is put
+        for task, (down, up) in self.sides.items():
+            terms[task] = TermRecord(len(down), down.data_ptr(), up.data_ptr())
+        self.record.terms, self.record.tasks = terms, len(terms)
+
+    def forward(self, x: Tensor, task_slices: TaskSlices) -> Tensor:
+        """x [T, I] float32 -> [T, O]."""
+        return self.kernels.linear(self.record, task_of_each(task_slices), x)
+
+
+def task_of_each(task_slices: TaskSlices) -> Tensor:
+    """Task ids of all tokens: [T] int32."""
+    tasks = torch.full((task_slices[-1].stop,), NO_TASK, dtype=torch.int32)
+    for s in task_slices:
+        tasks[s.start : s.stop] = s.task_id
+    return tasks
+
+
+class KernelLayers:
+    """All layers of an encoder whose linears are `KernelLinear`, in one call."""
+
+    def __init__(self, encoder: Encoder, kernels: Kernels) -> None:
+        self.config, self.kernels = encoder.config, kernels
+        self.blocks = list(encoder.layers)
+        """Whose tensors the record points at."""
+        records = (LayerRecord * len(self.blocks))(*map(_layer_record, self.blocks))
+        config = encoder.config
+        self.record = EncoderRecord(
+            len(records), config.hidden_size, config.intermediate_size, config.num_attention_heads, records
+        )
+
+    @staticmethod
+    def fit(config: ModelConfig) -> bool:
+        """Whether the kernels have all that such a model does between its linears."""
+        plain = config.position_embedding_type == "rotary" and not config.gated and not config.qk_post_norm
+        whole = config.hidden_size % LANES == 0 == config.intermediate_size % LANES
+        return plain and whole and config.head_dim in (32, 64)
+
+    def __call__(self, x: Tensor, batch: PackedBatch) -> Tensor:
+        """x [T, D] -> hidden states [T, D] after the last layer."""
+        config, tasks, starts = self.config, task_of_each(batch.task_slices), batch.cu_seqlens
+        places = torch.arange(batch.max_seqlen)
+        cosines, sines = rotary_tables(places, config.head_dim, config.rotary_emb_base, torch.float32)
+        pointers = (tensor.data_ptr() for tensor in (starts, tasks, cosines, sines))
+        hidden = x.clone(memory_format=torch.contiguous_format)
+        self.kernels.encode(self.record, PackRecord(len(batch.seqlens), len(x), *pointers), hidden)
+        return hidden
+
+
+def _layer_record(block: nn.Module) -> LayerRecord:
+    assert isinstance(block, Block)
+    linears = []
+    for name in ("attention.Wqkv", "attention.out_proj", "mlp.fc1", "mlp.fc2"):
+        linear = block.get_submodule(name)
+        assert isinstance(linear, KernelLinear)
+        linears.append(ctypes.pointer(linear.record))
+    norms = (NormRecord(n.weight.data_ptr(), n.bias.data_ptr(), n.eps) for n in (block.norm1, block.norm2))
+    return LayerRecord(*linears, *norms)
+
+
 class Int8Linear(LoRALayer):
-    """A linear whose matrix is in 8 bits, made of a plain one and its codes; `order` [O] rearranges its outputs."""
+    """The same by torch's operators."""
 
     def __init__(self, linear: LoRALinear, codes: Tensor, scales: Tensor, *, order: Tensor | None = None) -> None:
         super().__init__()
@@ -135,11 +259,8 @@ class Int8Linear(LoRALayer):
         self.sums = codes.sum(1) * self.scales  # [O]
         self.weight = torch.ops.onednn.qlinear_prepack(F.pad(codes, (0, TAIL)), None)
         self.sides: dict[int, tuple[Tensor, Tensor]] = {}
-        for task_id in range(0 if linear.lora_A is None else len(linear.lora_A)):
-            found = linear.term(task_id)
-            assert found is not None
-            A, B, scaling = found
-            self.add_term(task_id, A.detach(), scaling * B.detach())
+        for term in _own_terms(linear):
+            self.add_term(*term)
 
     def _ordered(self, rows: Tensor) -> Tensor:
         return rows if self.order is None else rows[self.order]
@@ -201,20 +322,32 @@ def prepack(encoder: Encoder) -> None:
 def quantize(encoder: Encoder, codes: Callable[[str], Codes]) -> None:
     """Put matrices in 8 bits into an encoder whose own are not loaded; `codes` reads one by its tensor's name.
 
-    Rows of queries and keys are rearranged where they are rotated, so that a rotation is one product of complex numbers.
+    Where torch rotates, rows of queries and keys are rearranged so that a rotation is one product of complex numbers.
     """
     config = encoder.config
-    encoder.paired = config.position_embedding_type == "rotary"
+    kernels = None if lack_of_kernels() else Kernels()
+    whole = kernels is not None and KernelLayers.fit(config)
+    encoder.paired = config.position_embedding_type == "rotary" and not whole
     order = paired_rows(config.num_attention_heads, config.head_dim) if encoder.paired else None
     for path, layer in list(encoder.named_modules()):
         if isinstance(layer, LoRALinear):
             turned = order if path.endswith("Wqkv") else None
-            encoder.set_submodule(path, Int8Linear(layer, *codes(f"{path}.weight"), order=turned))
+            encoder.set_submodule(path, _int8(layer, *codes(f"{path}.weight"), kernels=kernels, order=turned))
+    if kernels is not None and whole:
+        encoder.run = KernelLayers(encoder, kernels)
     words = encoder.embeddings.word_embeddings
     words.lookup = Int8Lookup(*codes("embeddings.word_embeddings.weight"))
     del words.weight
     if words.lora_A is not None:  # a column for each word and task: bfloat16, as the release has it
         words.lora_A = nn.Parameter(words.lora_A.bfloat16(), requires_grad=False)
+
+
+def _int8(
+    layer: LoRALinear, codes: Tensor, scales: Tensor, *, kernels: Kernels | None, order: Tensor | None
+) -> LoRALayer:
+    if kernels is None or layer.shape[1] % LANES:
+        return Int8Linear(layer, codes, scales, order=order)
+    return KernelLinear(layer, codes, scales, kernels=kernels, order=order)
 
 
 def quantized_names(encoder: Encoder) -> set[str]:

@@ -25,6 +25,7 @@ CORE = (
     "attention",
     "lora",
     "model",
+    "kernels",
     "quantization",
     "heads",
     "pooling",

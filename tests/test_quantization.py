@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fivefold import checkpoint
+from fivefold import checkpoint, kernels
 from fivefold.attention import apply_rope, apply_turns, rotary_tables
 from fivefold.compact import INT8
 from fivefold.config import ModelConfig
@@ -26,6 +26,7 @@ from fivefold.quantization import (
     Int8Linear,
     Int8Lookup,
     choose,
+    lack_of_kernels,
     paired_rows,
     prepack,
     quantize,
@@ -37,6 +38,15 @@ CPU = torch.device("cpu")
 SLICES = (TaskSlice(-1, 0, 2), TaskSlice(0, 2, 3), TaskSlice(2, 3, 7), TaskSlice(9, 7, 8))
 
 needs_int8 = pytest.mark.skipif(choose("int8", CPU).name != "int8", reason=choose("int8", CPU).why)
+
+
+@pytest.fixture(params=["kernels", "torch"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Both ways to compute in 8 bits."""
+    if request.param == "torch":
+        monkeypatch.setattr(kernels, "LIBRARY", tmp_path / "none.so")
+    elif lack := lack_of_kernels():
+        pytest.skip(lack)
 
 
 def linear(inputs: int = 32, outputs: int = 24) -> LoRALinear:
@@ -119,8 +129,16 @@ def test_a_lookup_widens_the_rows_it_gathers() -> None:
     assert torch.equal(Int8Lookup(codes, scales)(ids), INT8.decode(codes, scales)[ids])
 
 
+WIDE = {"hidden_size": 64, "num_attention_heads": 2, "matryoshka_dimensions": (64,)}
+"""Heads of 32, which the kernels have attention for."""
+
+
 @needs_int8
-@pytest.mark.parametrize("config", [toy.config(max_position_embeddings=128), toy.jinabert_config()])
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize(
+    "config",
+    [toy.config(max_position_embeddings=128), toy.config(max_position_embeddings=128, **WIDE), toy.jinabert_config()],
+)
 def test_vectors_stay_close_to_those_of_float32(config: ModelConfig) -> None:
     exact, rounded = embedders(config)
     for task in (None, *config.lora_adaptations):
@@ -128,17 +146,33 @@ def test_vectors_stay_close_to_those_of_float32(config: ModelConfig) -> None:
         assert cosines.min() > 0.99
 
 
-@needs_int8
-@given(
-    st.lists(st.tuples(st.sampled_from(toy.TEXTS), st.sampled_from((None, *toy.config().lora_adaptations))), min_size=1)
+PAIRS = st.lists(
+    st.tuples(st.sampled_from(toy.TEXTS), st.sampled_from((None, *toy.config().lora_adaptations))), min_size=1
 )
+
+
+def together_and_alone(config: ModelConfig, pairs: list[tuple[str, str | None]]) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of texts with tasks, in one call and in one for each."""
+    _, rounded = embedders(config)
+    together = rounded.encode([text for text, _ in pairs], task=[task for _, task in pairs])
+    return together, np.stack([rounded.encode(text, task=task) for text, task in pairs])
+
+
+@needs_int8
+@given(PAIRS)
 @settings(max_examples=10)
 def test_a_vector_in_8_bits_hardly_depends_on_its_pack(pairs: list[tuple[str, str | None]]) -> None:
-    """Alone equals in a mixed batch but for float32 sums that fall on the other side of a rounding."""
-    _, rounded = embedders()
-    together = rounded.encode([text for text, _ in pairs], task=[task for _, task in pairs])
-    alone = np.stack([rounded.encode(text, task=task) for text, task in pairs])
+    """Alone equals in a mixed batch but for float32 sums of torch that fall on the other side of a rounding."""
+    together, alone = together_and_alone(toy.config(max_position_embeddings=128), pairs)
     assert (together * alone).sum(1).min() > 0.9999
+
+
+@pytest.mark.skipif(bool(lack_of_kernels()), reason=lack_of_kernels())
+@given(PAIRS)
+@settings(max_examples=10)
+def test_by_our_own_kernels_it_does_not_depend_on_it_at_all(pairs: list[tuple[str, str | None]]) -> None:
+    together, alone = together_and_alone(toy.config(max_position_embeddings=128, **WIDE), pairs)
+    assert np.array_equal(together, alone)
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
@@ -151,6 +185,7 @@ def test_prepacked_linears_give_the_same_hidden_states() -> None:
 
 
 @needs_int8
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("stored", ["int8", "int4-words", None])
 def test_every_way_of_storing_loads_to_the_same_codes(tmp_path: Path, stored: str | None) -> None:
     """Codes that are stored are taken as they are; others are rounded, which gives those that would have been stored."""
@@ -194,6 +229,17 @@ def test_what_is_chosen_on_which_processor(asked: str | None, features: dict[str
     assert found.describe().startswith(name)
 
 
+@needs_int8
+def test_who_has_no_kernels_is_told_what_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "LIBRARY", Path("none.so"))
+    for name in ("int8", "auto"):
+        assert (
+            "by torch's operators: fivefold's own kernels were not built"
+            in choose(name, CPU, {"avx512_vnni": True}).why
+        )
+    assert "has no avx512_vnni" in choose("int8", CPU, {"avx_vnni": True}).why
+
+
 def test_a_gpu_has_no_int8_and_its_own_auto() -> None:
     with pytest.raises(InputError, match="for CPUs"):
         choose("int8", torch.device("cuda"))
@@ -207,4 +253,5 @@ def test_an_unknown_dtype_is_refused_with_those_there_are() -> None:
 
 def test_an_older_torch_has_no_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fivefold.quantization.INT8_OPERATORS", (("onednn", "no_such_operator"),))
+    monkeypatch.setattr(kernels, "LIBRARY", Path("none.so"))
     assert "no_such_operator" in choose("auto", CPU, dict.fromkeys(INT8_FEATURES, True)).why
