@@ -50,6 +50,9 @@ def train_options(add: Parser) -> None:
 
 def _adapter_recipe(add: Parser) -> None:
     add.add_argument("--family", required=True, choices=FAMILIES, help="which adapters (required, no default)")
+    add.add_argument(
+        "--temperature", type=float, metavar="X", help="of the losses (default: the family's, 0.05 or 0.02)"
+    )
     _recipe_options(add)
 
 

@@ -69,7 +69,10 @@ def _pairs(args: Namespace) -> None:
 
 def _adapter(args: Namespace) -> None:
     run = _run(args, args.out)
-    target = recipes.adapter(args.model, _files(args), run, family=args.family, change=_change(args))
+    if args.temperature is not None and args.temperature <= 0:
+        raise InputError(f"--temperature must be positive, got {args.temperature}")
+    how = {"family": args.family, "temperature": args.temperature, "change": _change(args)}
+    target = recipes.adapter(args.model, _files(args), run, **how)
     print(written(target, "the model"))
     for folder in sorted(run.folder.glob("adapter-*")):
         print(written(folder, "a PEFT folder"))

@@ -6,7 +6,7 @@ in the papers. Texts compared with each other must differ; texts of classes must
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from torch.utils.data import RandomSampler, SequentialSampler
 from fivefold.train.corpora import Graded, Labelled, Pair
 
 TARGET, SAME, SCORE, LABEL = "target", "same", "score", "label"
+FOR_TEACHER = "target_"
+"""Before a column's name: what a teacher reads in its place."""
 
 
 def sampler(
@@ -75,6 +77,15 @@ def labelled_set(rows: Sequence[Labelled]) -> Dataset:
 def target_set(texts: Sequence[str], targets: Sequence[str]) -> Dataset:
     """Columns text and target: what the student reads, and what the teacher reads in its place."""
     return Dataset.from_dict({"text": list(texts), TARGET: list(targets)})
+
+
+def held_set(data: Dataset, prefixes: Mapping[str, str], prefix: str) -> Dataset:
+    """With a column more for each column of texts, for a teacher, which reads `prefixes` by column before them, or `prefix`."""
+    texts = [name for name in data.column_names if name not in (SCORE, LABEL)]
+    for name in texts:
+        before = prefixes.get(name, prefix)
+        data = data.add_column(FOR_TEACHER + name, [before + text for text in data[name]])
+    return data
 
 
 def mapped_set(rows: Iterable[tuple[str, str, str]], file: Path) -> Dataset:

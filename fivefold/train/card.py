@@ -41,11 +41,11 @@ print(documents @ query)
 2. **Distillation** against the same multilingual-e5-small: every language of a sentence aims at the teacher's vector of the
    English one; passages and monolingual text aim at their own. Loss: 10 (1 - cos) + KL of in-batch similarities, also over the
    Matryoshka prefixes, + 10 (1 - cos) of the hidden states, token by token. {distil:,} updates; the word table stayed frozen.
-3. **Pairs**: translations beside English, and queries with their passages, in contrast both ways; every batch of one source and
-   language. {pairs:,} updates.
-4. **Adapters**, rank {rank}, body frozen: retrieval (query and passage with their prompts, in contrast; sentences and the
-   passage around them, also in another language), text-matching (CoSENT on STS-B train, translations in contrast),
-   classification (a text, one of its class, seven of others, in contrast), separation (CoSENT over labels).
+{pairs}{last}. **Adapters**, rank {rank}, body frozen: retrieval (query and passage with their prompts, in contrast; sentences
+   and the passage around them, also in another language), text-matching (CoSENT on STS-B train, translations in contrast),
+   classification (a text, one of its class, seven of others, in contrast), separation (CoSENT over labels); all but CoSENT on
+   STS-B held to the teacher's similarities of the same texts. Classes are topics of Wikipedia articles and of WordNet's
+   synsets, and intents.
 
 The word table is stored in the teacher's own 4-bit blocks, other matrices in 8 bits with a scale for each row, adapters in
 16 bits. The scripts are in `fivefold/train`.
@@ -71,7 +71,7 @@ in-domain; so is the vital-article set, whose articles are others but of the sam
 
 - Tuned for {languages} languages; the pieces of other languages that XLM-R knows are mostly gone, so they cost more tokens
   and lose quality.
-- Texts up to {positions} tokens run, but training saw at most about 550.
+- Texts up to {positions} tokens run, but training saw at most {longest}.
 - Cosines lie close together, as the teacher's do (mostly above 0.6): compare them with each other, not with a fixed threshold.
 - Much of the text is religious, encyclopaedic or software documentation; colloquial and specialist language is less covered.
   The biases of the teacher and of these texts carry over.
@@ -82,9 +82,15 @@ Apache-2.0 for these files. Initialised from and distilled against multilingual-
 the texts are in the table above.
 """
 
+_PAIRS = """\
+3. **Pairs**: translations beside English, and queries with their passages, in contrast both ways; every batch of one source and
+   language. {updates:,} updates.
+"""
 
-def model_card(config: ModelConfig, *, updates: Mapping[str, int], scores: str) -> str:
-    """The whole README of the model folder, with the updates of each stage and a Markdown table of scores."""
+
+def model_card(config: ModelConfig, *, updates: Mapping[str, int], longest: int, scores: str) -> str:
+    """The README of the model folder, with each stage's updates, tokens of the longest text, and a Markdown table of scores."""
+    pairs = updates.get("pairs", 0)
     return _CARD.format(
         layers=config.num_hidden_layers,
         width=config.hidden_size,
@@ -95,7 +101,9 @@ def model_card(config: ModelConfig, *, updates: Mapping[str, int], scores: str) 
         positions=config.max_position_embeddings,
         languages=len(TUNED),
         distil=updates.get("distil", 0),
-        pairs=updates.get("pairs", 0),
+        pairs=_PAIRS.format(updates=pairs) if pairs else "",
+        last=4 if pairs else 3,
+        longest=longest,
         sources=_sources(),
         scores=scores.strip() or "_Not measured yet._",
     )

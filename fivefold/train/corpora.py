@@ -2,7 +2,7 @@
 
 Three kinds of row, as the corpora files hold them: a `Segment` is one sentence in many languages, a `Pair` is a query with
 the passage that answers it, a `Labelled` text belongs to a class. Only sources whose licence is known for every row and is
-not the GPL are named in `SOURCES`; rows of all others in the same files are passed over.
+not the GPL are named below; rows of all others in the same files are passed over.
 """
 
 from __future__ import annotations
@@ -30,16 +30,21 @@ class Source:
     """Beginnings of row ids to take; empty takes all."""
     without: tuple[str, ...] = ()
     """Languages that are kept for evaluation."""
+    mixed: bool = False
+    """Its rows are under several licences, so each must say its own; those of the GPL are passed over."""
 
 
 GNOME_USER_DOCS = ("/gnome-help/", "/system-admin-guide/")
 """Row ids of the two manuals of gnome-user-docs, the part of `help` whose licence is known."""
+
+GPL = "GPL"
 
 # General text outweighs software text, of which there is far more.
 SEGMENTS = (
     Source("bible", "public domain translations", 0.20),
     Source("stsb", "CC-BY-SA-4.0 (STS-B train split, 11 languages)", 0.20),
     Source("lohelp", "MPL-2.0 (LibreOffice help)", 0.13),
+    Source("mo", "MPL-2.0, LGPL, CC-BY-SA-3.0, BSD, MIT or Apache-2.0 (what programs say)", 0.12, mixed=True),
     Source("cldr", "Unicode-3.0 (CLDR annotations)", 0.05),
 )
 PAIRS = (
@@ -55,6 +60,7 @@ PAIRS = (
 LABELS = (
     Source("ha_intent", "Apache-2.0 (home-assistant-intents)", 0.04, without=("it", "pl", "sv")),
     Source("vitaltopic", "CC-BY-SA-4.0 (Wikipedia leads)", 0.0),
+    Source("wordnet_topic", "WordNet licence", 0.0),
 )
 
 
@@ -152,10 +158,16 @@ def _rows(path: Path, key: str, sources: tuple[Source, ...]) -> Iterator[tuple[s
     for line in _lines(path):
         row = json.loads(line)
         source = wanted.get(row[key])
-        if source is None or row.get("lang") in source.without:
+        if source is None or row.get("lang") in source.without or (source.mixed and not _free(row)):
             continue
         if not source.documents or row.get("id", "").startswith(source.documents):
             yield row[key], row
+
+
+def _free(row: dict[str, Any]) -> bool:
+    """Whether a row says its licence, and that is not the GPL; the LGPL is taken."""
+    licence: str = row.get("licence", GPL)
+    return not licence.startswith(GPL)
 
 
 def _graded(folder: Path) -> Iterator[tuple[str, list[Graded]]]:

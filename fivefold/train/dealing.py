@@ -20,13 +20,15 @@ from fivefold.train.rows import Row
 from fivefold.train.sampling import RUNS, ByLanguage, Spoken, Translations, in_language, joined
 
 CLOZE_SOURCES = ("vital_title",)
-RETRIEVAL_SHARES = {"pairs": 0.4, "cloze": 0.2, "across": 0.4}
+RETRIEVAL_SHARES = {"asked": 0.6, "cloze": 0.15, "across": 0.25}
 """Pairs as they are; a sentence with its own passage; a sentence with the passage around it in another language."""
+ASKED_SHARES = {"vital_desc": 0.5, "vital_title": 0.15, "wordnet": 0.1, "lohelp": 0.1, "help": 0.1, "recipes": 0.05}
+"""Of the sources of pairs, for retrieval: what a person might ask an encyclopaedia goes first."""
 PAIRS_SHARES = {"translations": 0.6, "pairs": 0.4}
 MATCHING_SHARES = {"graded": 0.6, "translations": 0.4}
 CLASS_SHARES: Mapping[str, Mapping[str, float]] = {
-    "classification": {"vitaltopic": 0.7, "ha_intent": 0.3},
-    "separation": {"vitaltopic": 0.85, "recipes": 0.05, "ha_intent": 0.1},
+    "classification": {"vitaltopic": 0.4, "wordnet_topic": 0.4, "ha_intent": 0.2},
+    "separation": {"vitaltopic": 0.4, "wordnet_topic": 0.5, "recipes": 0.05, "ha_intent": 0.05},
 }
 TOPICS: Mapping[str, str | None] = {
     "en:People": None,
@@ -51,7 +53,7 @@ TOPICS: Mapping[str, str | None] = {
     "fr:Vie quotidienne": "en:Everyday life",
 }
 """The English topic of an article for that of another Wikipedia; None for what goes across topics, as people do."""
-CROSSED = 0.3
+CROSSED = 0.5
 """Share of graded pairs whose two sentences are of two languages."""
 BATCHES_OF_A_PAIR = 4
 """Of languages, in sets across languages: enough pairs come up, and a set still fills its batches."""
@@ -90,7 +92,7 @@ class Dealer:
 
     def retrieval(self) -> Sets:
         """Queries and the passages they should find."""
-        kinds = {"pairs": self._pairs, "cloze": self._cloze, "across": self._across}
+        kinds = {"asked": self._asked, "cloze": self._cloze, "across": self._across}
         return self._shared(RETRIEVAL_SHARES, kinds)
 
     def pairs(self) -> Sets:
@@ -123,12 +125,19 @@ class Dealer:
         return replace(row, text=draw_sentence(self.rng, row.text)) if self.rng.random() < 0.5 else row
 
     def _pairs(self, count: int) -> Sets:
-        sources = [source for source in PAIRS if self.corpora.pairs.get(source.name)]
-        whole = sum(source.share for source in sources)
+        return self._by_source(count, {source.name: source.share for source in PAIRS})
+
+    def _asked(self, count: int) -> Sets:
+        return self._by_source(count, ASKED_SHARES)
+
+    def _by_source(self, count: int, shares: Mapping[str, float]) -> Sets:
+        """Pairs of the sources that are there."""
+        present = {name: share for name, share in shares.items() if self.corpora.pairs.get(name)}
+        whole = sum(present.values())
         found: Sets = {}
-        for source in sources:
-            rows = self.corpora.pairs[source.name]
-            found |= _named(source.name, dealt(rows, int(count * source.share / whole), self.batch, self.rng))
+        for name, share in present.items():
+            rows = dealt(self.corpora.pairs[name], int(count * share / whole), self.batch, self.rng)
+            found |= _named(name, rows)
         return found
 
     def _cloze(self, count: int) -> Sets:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,14 @@ from torch import Tensor, nn
 
 from fivefold.errors import InputError
 from fivefold.model import Encoder
-from fivefold.train.batches import graded_set, labelled_set, pair_set
+from fivefold.train.batches import SCORE, graded_set, held_set, labelled_set, pair_set
 from fivefold.train.corpora import Graded, Labelled, Pair
 from fivefold.train.loop import Run, Schedule, adapters, assemble, fit, learn
-from fivefold.train.losses import contrast, ordered, separated
+from fivefold.train.losses import Held, contrast, ordered, separated
 from fivefold.train.rows import Row
+from fivefold.train.teacher import PASSAGE as AS_PASSAGE
+from fivefold.train.teacher import QUERY as AS_QUERY
+from fivefold.train.teacher import Teacher
 from fivefold.train.tuples import class_tuples
 
 MakeLoss = Callable[[nn.Module, Sequence[int], int | None], nn.Module]
@@ -85,11 +89,14 @@ FAMILIES: Mapping[str, Family] = {
         {Pair: _pairs, Graded: _graded, Labelled: _labelled},
     ),
 }
-"""Temperatures and lengths are the paper's; its steps and rates are for a million rows and a GPU, so those are the caller's."""
+"""Temperatures and lengths are the paper's, for cosines as wide apart as v3's. Its steps and rates are for a million rows and a
+GPU, so those are the caller's."""
 
 
-def prepared(name: str, sets: Mapping[str, Sequence[Row]], seed: int) -> dict[str, Material]:
-    """Each set's data and loss, by what the family learns of such rows.
+def prepared(
+    name: str, sets: Mapping[str, Sequence[Row]], seed: int, temperatures: Mapping[type, float] = MappingProxyType({})
+) -> dict[str, Material]:
+    """Each set's data and loss, by what the family learns of such rows; `temperatures` by kind of row, where not its own.
 
     Raises:
         InputError: rows that the family cannot learn from, or no such family.
@@ -103,7 +110,7 @@ def prepared(name: str, sets: Mapping[str, Sequence[Row]], seed: int) -> dict[st
         if prepare is None or len({type(row) for row in rows}) > 1:
             fits = ", ".join(KIND_NAMES[kind] for kind in family.kinds)
             raise InputError(f"{where}: {name} learns from {fits}, one kind a file, not {KIND_NAMES[type(rows[0])]}")
-        found[where] = prepare(rows, family.temperature, seed)
+        found[where] = prepare(rows, temperatures.get(type(rows[0]), family.temperature), seed)
     return found
 
 
@@ -118,16 +125,23 @@ def fit_family(
     *,
     schedule: Schedule,
     run: Run,
+    teacher: Teacher | None = None,
+    held: float = 0.0,
 ) -> dict[str, Tensor]:
-    """Train one family's adapters of a loaded encoder on prepared rows -> all of its tensors."""
+    """Train one family's adapters of a loaded encoder on prepared rows -> all of its tensors.
+
+    With a teacher, its similarities of the same texts are learned too, with the weight `held`; scored pairs go without.
+    """
     trained = assemble(encoder, tokenizer, task=FAMILIES[family].tasks[0])
     learn(trained, adapters)
     dims = encoder.config.matryoshka_dimensions
-    return fit(
-        trained,
-        {name: data for name, (data, _) in materials.items()},
-        {name: loss(trained, dims, run.piece) for name, (_, loss) in materials.items()},
-        schedule=schedule,
-        run=run,
-        router=FAMILIES[family].router,
-    )
+    router = FAMILIES[family].router or {}
+    data = {name: rows for name, (rows, _) in materials.items()}
+    piece = run.piece if teacher is None else None  # what is held needs the vectors of a whole batch
+    losses = {name: loss(trained, dims, piece) for name, (_, loss) in materials.items()}
+    if teacher is not None:
+        prefixes = {name: AS_PASSAGE for name, task in router.items() if task == PASSAGE}
+        for name in [name for name, rows in data.items() if SCORE not in rows.column_names]:
+            data[name] = held_set(data[name], prefixes, AS_QUERY)
+            losses[name] = Held(trained, losses[name], teacher, dims, held)
+    return fit(trained, data, losses, schedule=schedule, run=run, router=router, teacher=teacher)

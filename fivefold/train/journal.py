@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 LOG, CURVES = "log.jsonl", "curves.png"
@@ -57,8 +58,6 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 
 def draw_curves(folder: Path) -> None:
     """Loss and its parts by step, as `curves.png`."""
-    from matplotlib.figure import Figure
-
     entries = read_log(folder)
     figure = Figure(figsize=(8, 4.5))
     axes = figure.subplots()

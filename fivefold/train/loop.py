@@ -23,12 +23,14 @@ from torch import Tensor, nn
 
 from fivefold.interop.sentence_transformers import SentenceTransformer, Transformer
 from fivefold.model import Encoder
-from fivefold.train.batches import SAME, TARGET, sampler
+from fivefold.train.batches import FOR_TEACHER, SAME, TARGET, sampler
 from fivefold.train.journal import Journal
 
 CHECKPOINTS = "checkpoints"
 KEPT_CHECKPOINTS = 2
 CLIP = 1.0
+TEACHER = "teacher"
+"""In the place of a task, for the columns that are not the model's."""
 FIRST = "0.encoder."
 """Where the encoder's tensors are in the library's model."""
 
@@ -127,7 +129,7 @@ def fit(
         schedule: how long and how fast.
         run: where and on what.
         router: task of each column where it is not the model's own.
-        teacher: reads the column `target` in the model's place.
+        teacher: reads the column `target` in the model's place, and those whose names begin with it.
 
     Returns:
         The encoder's tensors, gathered from wherever Accelerate has them.
@@ -146,7 +148,7 @@ def fit(
         ),
         train_dataset=next(iter(data.values())) if single else DatasetDict(dict(data)),
         loss=next(iter(losses.values())) if single else dict(losses),
-        data_collator=None if teacher is None else _collator(model, teacher),
+        data_collator=None if teacher is None else _collator(model, teacher, data, router or {}),
         callbacks=[Journal(run.folder)],
     )
     trainer.train(resume_from_checkpoint=newest_checkpoint(run.folder))
@@ -193,14 +195,19 @@ def newest_checkpoint(folder: Path) -> str | None:
     return str(found[-1]) if found else None
 
 
-def _collator(model: SentenceTransformer, teacher: Reads) -> SentenceTransformerDataCollator:
+def _collator(
+    model: SentenceTransformer, teacher: Reads, data: Mapping[str, Dataset], router: Mapping[str, str]
+) -> SentenceTransformerDataCollator:
     """The library's, where the columns for the teacher go through its tokenizer."""
+    names = {name for rows in data.values() for name in rows.column_names}
+    theirs = [name for name in names if name in (TARGET, SAME) or name.startswith(FOR_TEACHER)]
 
     def preprocess(inputs: list[str], *, prompt: str | None = None, task: str | None = None) -> dict[str, Any]:
-        read = teacher.features if task == "teacher" else model.preprocess
-        features: dict[str, Any] = read(inputs)
+        if task == TEACHER:
+            return teacher.features(inputs)
+        features: dict[str, Any] = model.preprocess(inputs, prompt=prompt, **({"task": task} if task else {}))
         return features
 
     return SentenceTransformerDataCollator(
-        preprocess_fn=preprocess, router_mapping=dict.fromkeys((TARGET, SAME), "teacher")
+        preprocess_fn=preprocess, router_mapping={**router, **dict.fromkeys(theirs, TEACHER)}
     )

@@ -4,6 +4,7 @@
                   without negatives, their L_pairs): the library's, in small pieces where a batch exceeds memory
     ordered       CoSENT: the library's
     separated     CoSENT over every pair of a batch of labelled texts, 1 where the labels agree and 0 elsewhere
+    Held          any of these, and the divergence from a teacher's similarities of the same texts
     Distillation  a teacher's vectors, the similarities between them, and its hidden states token by token
 
 The first three are taken over the Matryoshka prefixes, with equal weights.
@@ -29,6 +30,8 @@ from torch.nn import functional as F
 from fivefold.train.tokens import ends, token_distance
 
 Features = dict[str, Any]
+HELD_TEMPERATURE, PREFIX_WEIGHT = 0.02, 0.3
+"""Of similarities that are compared with a teacher's, whose cosines lie close together."""
 BOTH_WAYS: dict[str, Any] = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
 
 
@@ -84,6 +87,47 @@ def label_cosent(vectors: Tensor, labels: Tensor, temperature: float) -> Tensor:
     return F.softplus(gap)
 
 
+class Held(nn.Module):
+    """Another loss, and with `weight` the divergence of in-batch similarities from a teacher's, of whole vectors and prefixes.
+
+    What the texts at hand do not teach stays as the teacher knows it.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss: nn.Module, teacher: nn.Module, dims: Sequence[int], weight: float
+    ) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+        self.teacher: Any = teacher.eval().requires_grad_(False)
+        self.dims, self.weight = tuple(dims), weight
+
+    def forward(self, features: Sequence[Features], labels: Tensor | None = None) -> dict[str, Tensor]:
+        """Features of C columns of texts for the model, then of the same for the teacher -> the loss by its parts."""
+        columns = len(features) // 2
+        own, theirs = features[:columns], features[columns:]
+        vectors: list[Tensor] = []
+        model: Any = self.model
+        forward = model.forward
+
+        def noted(texts: Features) -> Any:
+            found = forward(texts)
+            vectors.append(found["sentence_embedding"].float())
+            return found
+
+        model.forward = noted  # the loss calls the model once for each column, or for several in their order
+        try:
+            parts = {"task": self.loss(own, labels)}
+        finally:
+            model.forward = forward
+        with torch.no_grad():
+            target = torch.cat([self.teacher(texts).float() for texts in theirs])
+        student = torch.cat(vectors)
+        held = similarity_divergence(student, target, HELD_TEMPERATURE)
+        if self.dims:
+            held = held + PREFIX_WEIGHT * prefix_divergence(student, target, HELD_TEMPERATURE, self.dims)
+        return {**parts, "held": self.weight * held}
+
+
 class Distillation(nn.Module):
     """10 (1 - cos) to the teacher, the divergence of the in-batch similarities, and with less weight that of prefixes.
 
@@ -98,9 +142,9 @@ class Distillation(nn.Module):
         teacher: nn.Module,
         dims: Sequence[int],
         *,
-        temperature: float = 0.02,
+        temperature: float = HELD_TEMPERATURE,
         distance_weight: float = 10.0,
-        prefix_weight: float = 0.3,
+        prefix_weight: float = PREFIX_WEIGHT,
         lengths: Tensor | None = None,
     ) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ Banks = Mapping[str, Tensor]
 
 
 def write_package(
-    work: Path, body: Path, target: Path, *, updates: Mapping[str, int], scores: Path | None = None
+    work: Path, body: Path, target: Path, *, updates: Mapping[str, int], longest: int, scores: Path | None = None
 ) -> None:
     """Join a body and the adapters of the working folder into the model folder `target`, which must not exist yet.
 
@@ -28,6 +28,7 @@ def write_package(
         body: its tensors.
         target: the new folder.
         updates: of each stage, for the model card.
+        longest: tokens of the longest text in training, for the model card.
         scores: what `fivefold eval` printed, for the model card.
     """
     config = ModelConfig.from_folder(work)
@@ -36,7 +37,9 @@ def write_package(
     write(target, config, {**load_file(body), **banks}, quantize="int4-words")
     shutil.copyfile(work / "tokenizer.json", target / "tokenizer.json")
     measured = scores.read_text(encoding="utf-8") if scores else ""
-    (target / "README.md").write_text(model_card(config, updates=updates, scores=measured), encoding="utf-8")
+    (target / "README.md").write_text(
+        model_card(config, updates=updates, longest=longest, scores=measured), encoding="utf-8"
+    )
 
 
 def stack_adapters(config: ModelConfig, groups: Mapping[tuple[str, ...], Banks]) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ from fivefold.model import Encoder
 from fivefold.tokenizer import Tokenizer
 from fivefold.train.batches import pair_set, target_set
 from fivefold.train.corpora import Pair
-from fivefold.train.families import FAMILIES, fit_family, prepared
+from fivefold.train.families import FAMILIES, KIND_NAMES, fit_family, prepared
 from fivefold.train.loop import Run, Schedule, assemble, body, body_but_words, fit, learn
 from fivefold.train.losses import Distillation, contrast
 from fivefold.train.mlm import fit_masked
@@ -51,7 +51,15 @@ def unchanged(schedule: Schedule) -> Schedule:
     return schedule
 
 
-def adapter(model: str, files: Sequence[Path], run: Run, *, family: str, change: Change = unchanged) -> Path:
+def adapter(
+    model: str,
+    files: Sequence[Path],
+    run: Run,
+    *,
+    family: str,
+    temperature: float | None = None,
+    change: Change = unchanged,
+) -> Path:
     """Fine-tune one family's adapters on people's own rows; everything else stays as it is, to the bit.
 
     Args:
@@ -59,6 +67,7 @@ def adapter(model: str, files: Sequence[Path], run: Run, *, family: str, change:
         files: JSONL files (rows.py).
         run: where and on what.
         family: one of `FAMILIES`.
+        temperature: of the losses, where not the family's: the closer a model's cosines lie together, the lower.
         change: of the schedule, which is two rounds over the rows, in batches of 32.
 
     Returns:
@@ -70,7 +79,8 @@ def adapter(model: str, files: Sequence[Path], run: Run, *, family: str, change:
     """
     source = resolve(model)
     sets = read_rows(files)
-    materials = prepared(family, sets, run.seed)
+    given = {} if temperature is None else dict.fromkeys(KIND_NAMES, temperature)
+    materials = prepared(family, sets, run.seed, given)
     encoder = _with_adapters(source, run.seed)
     tasks = FAMILIES[family].tasks
     if not set(tasks) <= set(encoder.config.lora_adaptations):

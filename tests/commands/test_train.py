@@ -54,6 +54,10 @@ def test_bodies(recipe: str, tmp_path: Path, rows: Path) -> None:
     [
         (("pairs", "--out", "x", "absent.jsonl"), "absent.jsonl is not a file"),
         (("adapter", "--family", "retrieval", "--out", "x", "--steps", "0", "ROWS"), "--steps must be positive"),
+        (
+            ("adapter", "--family", "retrieval", "--out", "x", "--temperature", "0", "ROWS"),
+            "--temperature must be positive",
+        ),
         (("check-corpora", "ROWS", "--against", "absent"), "neither a file nor a folder"),
     ],
 )

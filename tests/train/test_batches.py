@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from fivefold.train.batches import graded_set, labelled_set, mapped_set, pair_set, sampler, target_set
+from fivefold.train.batches import graded_set, held_set, labelled_set, mapped_set, pair_set, sampler, target_set
 from fivefold.train.corpora import Graded, Labelled, Pair
 
 
@@ -54,3 +54,18 @@ def test_a_mapped_set_is_on_disk_and_in_order(tmp_path: Path) -> None:
     assert [tuple(row[name] for name in ("text", "target", "same")) for row in data] == rows
     assert [file["filename"] for file in data.cache_files] == [str(tmp_path / "drawn.arrow")]
     assert [row["text"] for batch in batches(data) for row in batch] == [text for text, _, _ in rows]
+
+
+def test_beside_each_text_stands_what_a_teacher_reads() -> None:
+    pairs = held_set(pair_set([Pair("en", "a", "b", None, ("c",))]), {"passage": "p: ", "negative_1": "p: "}, "q: ")
+    assert pairs.column_names[:3] == ["query", "passage", "negative_1"]
+    assert pairs[0] == {
+        "query": "a",
+        "passage": "b",
+        "negative_1": "c",
+        "target_query": "q: a",
+        "target_passage": "p: b",
+        "target_negative_1": "p: c",
+    }
+    labelled = held_set(labelled_set([Labelled("en", "a", "x")]), {}, "q: ")
+    assert labelled[0] == {"text": "a", "label": 0, "target_text": "q: a"}

@@ -43,6 +43,13 @@ def test_only_named_sources_and_documents_are_read(folder):
     assert [row.lang for row in corpora.labels["ha_intent"]] == ["en"]  # the Italian ones are evaluated on
 
 
+def test_rows_of_a_source_of_several_licences_say_theirs(folder):
+    licences = {"free": "MPL-2.0", "weak": "LGPL-2.1", "strong": "GPL-2.0 or GPL-3.0"}
+    rows = [{"src": "mo", "licence": licence, "t": {"en": en, "de": en}} for en, licence in licences.items()]
+    toys.write_lines(folder / "par.jsonl.xz", [*rows, {"src": "mo", "t": {"en": "of unknown licence", "de": "?"}}])
+    assert [s.texts["en"] for s in read_corpora(folder, folder).segments["mo"]] == ["free", "weak"]
+
+
 def test_equal_rows_of_stsb_are_translations(folder):
     corpora = read_corpora(folder, folder)
     assert [s.texts for s in corpora.segments["stsb"]] == [

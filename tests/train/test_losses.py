@@ -128,3 +128,20 @@ def test_distillation_by_its_parts_and_without_a_distance_to_another_width(vecto
     parts = loss(columns(student, target))
     assert parts["distance"].item() == pytest.approx(10 * losses.cosine_distance(student, target).item(), abs=1e-5)
     assert loss(columns(student, target[:, :6])).keys() == {"divergence", "prefixes"}
+
+
+@pytest.mark.parametrize("dims", [(), (WIDTH, 4)])
+def test_what_is_held_is_the_loss_beside_the_divergence_of_all_columns(vectors: Tensor, dims: tuple[int, ...]) -> None:
+    model, (queries, passages) = Given(), vectors
+    own, theirs = columns(queries, passages), columns(passages, queries)
+    contrast = losses.contrast(model, 0.05, dims)
+    held = losses.Held(model, contrast, Fixed(), dims, 0.5)
+    parts = held([*own, *theirs])
+    student, target = torch.cat([queries, passages]), torch.cat([passages, queries])
+    expected = losses.similarity_divergence(student, target, 0.02)
+    if dims:
+        expected = expected + 0.3 * losses.prefix_divergence(student, target, 0.02, dims)
+    torch.testing.assert_close(parts["held"], 0.5 * expected)
+    torch.testing.assert_close(parts["task"], contrast(columns(queries, passages), None))
+    if not dims:  # a prefix is never the whole
+        assert held([*own, *columns(queries, passages)])["held"].item() == pytest.approx(0, abs=1e-5)

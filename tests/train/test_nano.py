@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from fivefold import Embedder, InputError
 from fivefold.checkpoint import read
 from fivefold.errors import MissingFileError
+from fivefold.train.card import model_card
 from fivefold.train.families import FAMILIES
 from fivefold.train.journal import read_log
 from fivefold.train.loop import Run
@@ -127,7 +128,7 @@ def test_a_package_has_its_tasks_in_order(tmp_path: Path) -> None:
         ids = [encoder.config.task_id(task) for task in family.tasks]
         banks = {k: torch.full_like(v[ids], number) for k, v in encoder.state_dict().items() if "lora" in k}
         save_file(banks, tmp_path / f"adapters-{name}.safetensors")
-    write_package(tmp_path, tmp_path / "body.safetensors", tmp_path / "package", updates={"distil": 1200})
+    write_package(tmp_path, tmp_path / "body.safetensors", tmp_path / "package", updates={"distil": 1200}, longest=422)
     config, tensors = read(tmp_path / "package")
     assert tensors["layers.0.mlp.fc1.lora_A"][:, 0, 0].tolist() == [0, 0, 3, 2, 1]
     assert config.lora_adaptations == encoder.config.lora_adaptations
@@ -136,3 +137,6 @@ def test_a_package_has_its_tasks_in_order(tmp_path: Path) -> None:
     assert (
         "multilingual-e5-small (MIT, Microsoft)" in card and "1,200 updates" in card and "_Not measured yet._" in card
     )
+    assert "3. **Adapters**" in card and "at most 422." in card
+    trained = model_card(config, updates={"pairs": 9}, longest=422, scores="| a |")
+    assert "3. **Pairs**" in trained and "4. **Adapters**" in trained and "| a |" in trained

