@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import runpy
 import shlex
@@ -86,6 +87,7 @@ def test_commands_run(name: str, workplace: Path, monkeypatch: pytest.MonkeyPatc
 def test_snippets_run(name: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     exec(compile(SNIPPETS[name], name, "exec"), {"__name__": "snippet"})
+    gc.collect()  # what a snippet leaves open is its own failure, not that of a later test
 
 
 @shipped

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import unicodedata
+from collections import Counter
 from functools import cache
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer as RustTokenizer
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from fivefold.config import TASKS, ModelConfig
 from fivefold.embedder import Embedder, TorchBackend
@@ -76,20 +79,35 @@ def encoder(model_config: ModelConfig | None = None, *, seed: int = 0, adapters:
     return model.eval().requires_grad_(False)
 
 
+SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+LONGEST_PIECE = 8
+
+
 @cache
-def rust_tokenizer(vocab_size: int = 400) -> RustTokenizer:
-    """A unigram tokenizer of XLM-R's shape, trained on `TEXTS`, once."""
-    rust = RustTokenizer(models.Unigram())
+def rust_tokenizer() -> RustTokenizer:
+    """A unigram tokenizer of XLM-R's shape: 400 pieces of `TEXTS`, the same in every process, as a trained one is not."""
+    rust = RustTokenizer(models.Unigram(scored_pieces(400), unk_id=SPECIALS.index("<unk>")))
+    rust.add_special_tokens(SPECIALS)
     rust.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(" {2,}", " ")])
     rust.pre_tokenizer = pre_tokenizers.Metaspace()
     rust.decoder = decoders.Metaspace()
-    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    trainer = trainers.UnigramTrainer(
-        vocab_size=vocab_size, special_tokens=specials, unk_token="<unk>", show_progress=False
-    )
-    rust.train_from_iterator(TEXTS, trainer)
     rust.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
     return rust
+
+
+def scored_pieces(size: int) -> list[tuple[str, float]]:
+    """The special pieces, every character, and what covers most of `TEXTS`, with the logarithms of their shares."""
+    words = [f"▁{word}" for text in TEXTS for word in unicodedata.normalize("NFKC", text).split()]
+    counts = Counter(
+        word[start:stop]
+        for word in words
+        for start in range(len(word))
+        for stop in range(start + 1, min(len(word), start + LONGEST_PIECE) + 1)
+    )
+    best = sorted(counts, key=lambda piece: (len(piece) > 1, -counts[piece] * len(piece), piece))
+    total = sum(counts.values())
+    scored = [(piece, math.log(counts[piece] / total)) for piece in best[: size - len(SPECIALS)]]
+    return [*((piece, 0.0) for piece in SPECIALS), *scored]
 
 
 def tokenizer(model_config: ModelConfig | None = None) -> Tokenizer:
