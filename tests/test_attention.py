@@ -111,6 +111,24 @@ def test_a_sequence_never_sees_its_neighbours() -> None:
     assert not torch.allclose(before[4:8], after[4:8])
 
 
+def test_training_in_bfloat16_on_a_cpu_attends_in_float32() -> None:
+    """Under autocast, values and gradients are those of float32, cast last."""
+    torch.manual_seed(0)
+    batch = pack([toy.sequence([5] * n) for n in (7, 3, 3)])
+    narrow = [torch.randn(13, 2, 8, dtype=torch.bfloat16).requires_grad_() for _ in range(3)]
+    wide = [x.detach().float().requires_grad_() for x in narrow]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attention(*narrow, batch)
+    expected = attention(*wide, batch)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected.bfloat16(), rtol=0, atol=0)
+    found.float().square().sum().backward()
+    expected.bfloat16().float().square().sum().backward()
+    for one, other in zip(narrow, wide, strict=True):
+        assert one.grad is not None and other.grad is not None
+        torch.testing.assert_close(one.grad, other.grad.bfloat16(), rtol=0, atol=0)
+
+
 def test_kernel_of_choice() -> None:
     """Flash needs CUDA and half precision, and takes no bias; everything else takes grouped SDPA."""
     assert kernel_for(torch.device("cuda"), torch.bfloat16, biased=True) is grouped_sdpa

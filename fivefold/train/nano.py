@@ -152,7 +152,7 @@ def distil(plan: Plan, run: Run) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     drawn = run.folder / f"drawn-{_processes(run).process_index}.arrow"
     data = {"texts": mapped_set(drawn_texts(plan.read(), _rows(schedule, run), run.seed), drawn)}
-    teacher = Teacher(read_teacher(plan.teacher), max_length=schedule.max_length)
+    teacher = Teacher(read_teacher(plan.teacher), max_length=schedule.max_length, bf16=run.bf16)
     loss = Distillation(
         trained, teacher, trained[0].encoder.config.matryoshka_dimensions, lengths=lengths_of(plan.tokenizer)
     )
@@ -191,7 +191,7 @@ def pairs(plan: Plan, run: Run) -> None:
 def adapters(plan: Plan, run: Run) -> None:
     """Train every family on the newest body, one after the other, held to the teacher."""
     corpora = plan.read()
-    teacher = Teacher(read_teacher(plan.teacher))
+    teacher = Teacher(read_teacher(plan.teacher), bf16=run.bf16)
     for name, family in FAMILIES.items():
         if (plan.work / f"adapters-{name}.safetensors").is_file():
             continue

@@ -133,7 +133,7 @@ def distil(
     how = change(_for_rows({"texts": texts}, 192, RATES["distil"]))
     if len(texts) < how.batch_size:
         raise InputError(f"a batch is {how.batch_size} texts, but there are only {len(texts)}; give a smaller one")
-    reader = open_teacher(teacher, how.max_length)
+    reader = open_teacher(teacher, how.max_length, bf16=run.bf16)
     loss = Distillation(trained, reader, encoder.config.matryoshka_dimensions)
     data = {"texts": target_set(texts, texts)}
     state = fit(trained, data, {"texts": loss}, schedule=how, run=run, teacher=reader)
@@ -151,13 +151,14 @@ def mlm(model: str, files: Sequence[Path], run: Run, *, change: Change = unchang
     return _save(source, encoder.config, state, run)
 
 
-def open_teacher(name: str, max_length: int) -> Teacher | ModelTeacher:
+def open_teacher(name: str, max_length: int, *, bf16: bool = False) -> Teacher | ModelTeacher:
     """A file of the form that read_teacher knows, or a model of ours."""
     if Path(name).is_file():
-        return Teacher(read_teacher(Path(name)), max_length=max_length)
+        return Teacher(read_teacher(Path(name)), max_length=max_length, bf16=bf16)
     source = resolve(name)
     encoder = load_encoder(source, dtype=torch.float32, device=torch.device("cpu"))
-    return ModelTeacher(assemble(encoder, Tokenizer.from_folder(source, encoder.config).rust), max_length)
+    model = assemble(encoder, Tokenizer.from_folder(source, encoder.config).rust)
+    return ModelTeacher(model, max_length, bf16=bf16)
 
 
 def _with_adapters(source: Path, seed: int) -> Encoder:

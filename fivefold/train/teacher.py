@@ -202,14 +202,14 @@ def _fill(module: torch.nn.Module, file: TeacherFile, name: str) -> None:
 
 
 class Teacher(nn.Module):
-    """Prefixed texts -> the teacher's unit vectors; `features` reads them, `forward` computes."""
+    """Prefixed texts -> the teacher's unit vectors; `features` reads them, `forward` computes, in bfloat16 if it may."""
 
-    def __init__(self, file: TeacherFile, *, max_length: int = 512) -> None:
+    def __init__(self, file: TeacherFile, *, max_length: int = 512, bf16: bool = False) -> None:
         super().__init__()
         from tokenizers import Tokenizer, models, pre_tokenizers
 
         self.file = file
-        self.max_length = max_length
+        self.max_length, self.bf16 = max_length, bf16
         self.model = _bert(file)
         scored = [(p, float(s)) for p, s in zip(file.pieces, file.scores, strict=True)]
         self.tokenizer = Tokenizer(models.Unigram(scored, unk_id=file.unk))
@@ -261,7 +261,8 @@ class Teacher(nn.Module):
         for rows in _batches(lengths.argsort(descending=True), lengths, budget):
             width = int(lengths[rows].max())
             mask = torch.arange(width, device=ids.device) < lengths[rows][:, None]
-            read = self.model(input_ids=distinct[rows, :width], attention_mask=mask)
+            with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.bf16):
+                read = self.model(input_ids=distinct[rows, :width], attention_mask=mask)
             found[rows, :width] = read.last_hidden_state.float()
         return found[back]
 
@@ -285,10 +286,11 @@ def _batches(order: Tensor, lengths: Tensor, batch_tokens: int) -> list[Tensor]:
 
 
 class ModelTeacher(nn.Module):
-    """Any other model of the library as a teacher, through its body."""
+    """Any other model of the library as a teacher, through its body, in bfloat16 if it may."""
 
-    def __init__(self, model: Any, max_length: int) -> None:
+    def __init__(self, model: Any, max_length: int, *, bf16: bool = False) -> None:
         super().__init__()
+        self.bf16 = bf16
         model.max_seq_length = min(max_length, model.max_seq_length)
         self.reader = model  # not `model`, in whose place the trainer puts the one that learns
 
@@ -300,5 +302,6 @@ class ModelTeacher(nn.Module):
     @torch.no_grad()
     def forward(self, features: Mapping[str, Any]) -> Tensor:
         """-> unit vectors [S, D]."""
-        vectors: Tensor = self.reader(dict(features))["sentence_embedding"]
-        return vectors
+        with torch.autocast(features["input_ids"].device.type, torch.bfloat16, enabled=self.bf16):
+            vectors: Tensor = self.reader(dict(features))["sentence_embedding"]
+        return vectors.float()

@@ -56,3 +56,15 @@ def test_vectors_do_not_depend_on_the_batch_nor_on_who_is_there_twice(written, t
     alone = torch.cat([teacher(teacher.features([text])) for text in texts])
     torch.testing.assert_close(alone.norm(dim=1), torch.ones(5))
     torch.testing.assert_close(teacher(teacher.features(texts)), alone)
+
+
+def test_in_bfloat16_vectors_are_nearly_the_same(written):
+    file = read_teacher(written[1])
+    texts = ["red", "sun moon luna sol", "rojo sol"]
+    found = {}
+    for bf16 in (False, True):
+        teacher = Teacher(file, bf16=bf16)
+        found[bf16] = teacher(teacher.features(texts))
+    assert found[True].dtype == torch.float32
+    assert not torch.equal(found[True], found[False])
+    assert torch.nn.functional.cosine_similarity(found[True], found[False]).min() > 0.999
