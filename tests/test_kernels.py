@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,36 @@ def test_a_linear_is_its_formula(tokens: int, outputs: int, blocks: int, rank: i
     found, wanted = own(x, slices), expected(plain, x, slices)
     flipped = (x.amax(1) - x.amin(1))[:, None] / 255 * plain.weight.abs().amax()  # one input by one code
     assert ((found - wanted).abs() <= flipped + 1e-4 * size + 1e-5 * (1 + wanted.abs())).all()
+
+
+@pytest.fixture
+def without_tiles() -> Iterator[Callable[[], bool]]:
+    """Turns AMX off for the rest of a test, where there is AMX."""
+    opened = kernels.Kernels()
+    if not opened.use_tiles(True):
+        pytest.skip("the processor has no AMX")
+    yield partial(opened.use_tiles, False)
+    opened.use_tiles(True)
+
+
+@pytest.mark.parametrize("inputs", [64, 192, 1024])
+def test_tiles_give_the_same_bits(inputs: int, without_tiles: Callable[[], bool]) -> None:
+    """Around 16 and 32 tokens and the ends of panels, and across units of 384 tokens."""
+    made = [linear(inputs, outputs)[1] for outputs in (1, 64, 130)]
+    packs = [torch.randn(tokens, inputs) for tokens in (1, 15, 16, 17, 31, 32, 33, 48, 49, 383, 400, 417)]
+    runs = [(own, x, (TaskSlice(1, 0, len(x)),)) for own in made for x in packs]
+    found = [own(x, slices) for own, x, slices in runs]
+    without_tiles()
+    assert all(torch.equal(own(x, slices), y) for (own, x, slices), y in zip(runs, found, strict=True))
+
+
+def test_layers_by_tiles_are_the_same_bits(without_tiles: Callable[[], bool]) -> None:
+    """By several threads, each of which has tiles of its own."""
+    own, together = encoder(config()), batch()
+    torch.set_num_threads(3)
+    found = own(together)
+    without_tiles()
+    assert torch.equal(own(together), found)
 
 
 @pytest.mark.parametrize("value", [0.0, -3.5, 1e30])

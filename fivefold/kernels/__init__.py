@@ -1,5 +1,7 @@
 """Kernels in C for processors with AVX-512 VNNI: a linear, or all layers of an encoder, in 8 bits (formulas: kernels.h).
 
+On processors with AMX products are summed in its tiles: faster, and the same bits.
+
 The library is built when the package is installed, where there is a C compiler (hatch_build.py). It knows nothing of Python and
 is called through ctypes, which lets other threads run meanwhile. Whoever makes a record of tensors keeps the tensors: a record
 holds addresses.
@@ -98,8 +100,8 @@ class Kernels:
 
     def __init__(self) -> None:
         library = ctypes.CDLL(str(LIBRARY))
-        self._supported, self._linear, self._encode = (
-            getattr(library, f"fivefold_{name}") for name in ("supported", "linear", "encode")
+        self._supported, self._tiles, self._linear, self._encode = (
+            getattr(library, f"fivefold_{name}") for name in ("supported", "tiles", "linear", "encode")
         )
         self._linear.argtypes = [POINTER(LinearRecord), c_void_p, c_int64, c_void_p, c_void_p, c_int]
         self._encode.argtypes = [POINTER(EncoderRecord), POINTER(PackRecord), c_void_p, c_int]
@@ -108,6 +110,10 @@ class Kernels:
     def supported(self) -> bool:
         """Whether this processor has what they need."""
         return bool(self._supported())
+
+    def use_tiles(self, wanted: bool) -> bool:
+        """Use AMX where the processor has it, as at first, or never, in the whole process -> whether it is used from now on."""
+        return bool(self._tiles(int(wanted)))
 
     def linear(self, record: LinearRecord, tasks: Tensor, x: Tensor) -> Tensor:
         """x [T, I] float32, tasks [T] int32 -> [T, O]."""

@@ -69,14 +69,16 @@ static void *take(char **arena, int64_t bytes) {
     return taken;
 }
 
+static int64_t rows_size(int64_t tokens, int64_t inputs) { return rounded(tokens, TILED_ROWS) * (rounded(inputs, LINE) + LINE); }
+
 static int64_t codes_size(int64_t tokens, int64_t inputs, int64_t rank) {
-    return rounded(tokens * (rounded(inputs, LINE) + LINE), LINE) + 2 * rounded(tokens * (int64_t)sizeof(float), LINE) +
+    return rows_size(tokens, inputs) + 2 * rounded(tokens * (int64_t)sizeof(float), LINE) +
            rounded(tokens * rank * (int64_t)sizeof(float), LINE);
 }
 
 static struct codes take_codes(char **arena, int64_t tokens, int64_t inputs, int64_t rank, const int32_t *tasks) {
     struct codes codes = {.rank = rank, .tasks = tasks};
-    codes.codes = take(arena, tokens * (rounded(inputs, LINE) + LINE));
+    codes.codes = take(arena, rows_size(tokens, inputs));
     codes.scale = take(arena, tokens * sizeof(float));
     codes.low = take(arena, tokens * sizeof(float));
     codes.factors = take(arena, tokens * rank * sizeof(float));

@@ -61,7 +61,7 @@ struct pack {
 
 /* Activations in 8 bits, and beside each token what its own task's term makes of it. */
 struct codes {
-    uint8_t *codes; /* [T, stride] */
+    uint8_t *codes; /* [T, stride], and room for whole TILED_ROWS */
     int64_t stride;
     float *scale, *low; /* s, l [T] both */
     float *factors;     /* x A^T [T, rank] */
@@ -98,6 +98,19 @@ int64_t product_units(const struct linear *linear, int64_t tokens);
 /* One unit of y, written where `into` says. */
 void multiply(const struct linear *linear, const struct codes *in, int64_t tokens, int64_t unit, const struct products *into);
 
+/* ---- tiles.c: sums on processors with AMX ---- */
+
+#define TILE_INPUTS 64 /* and bytes of a tile's row */
+#define TILED_ROWS 32  /* tokens whose sums are in tiles together */
+
+/* Whether products of so many inputs are summed in tiles here. */
+bool tiles_fit(int64_t inputs);
+/* Around all sums of a unit: tiles belong to a thread. */
+void tiles_open(void);
+void tiles_close(void);
+/* Sums [rows, PANEL] of up to TILED_ROWS rows; as many are read, whatever they hold. */
+void sum_tiles(int64_t rows, const uint8_t *codes, int64_t stride, const int8_t *panel, int64_t inputs, int32_t *into);
+
 /* ---- attention.c ---- */
 
 #define MOST_HEAD_DIM PANEL /* a head lies within a panel */
@@ -124,6 +137,8 @@ void team_share(struct team *team, int member, int64_t units, task_unit *unit, v
 
 /* Whether this processor has what the kernels need. */
 PUBLIC int fivefold_supported(void);
+/* Use tiles where the processor has them, or never; whether they are in use from now on. */
+PUBLIC int fivefold_tiles(int wanted);
 /* y [T, O] = linear(x [T, I]); 0, or -1 where memory is short. */
 PUBLIC int fivefold_linear(const struct linear *linear, const int32_t *tasks, int64_t tokens, const float *x, float *y, int threads);
 /* x [T, D] -> hidden states after the last layer, in place; 0, or -1 where memory is short. */

@@ -1,4 +1,5 @@
-/* Products of bytes: six tokens by a panel of 64 outputs at a time, their 24 vectors of sums in registers from the first input to the last.
+/* Products of bytes: six tokens by a panel of 64 outputs at a time, their 24 vectors of sums in registers from the first input to the last;
+ * or tiles (tiles.c).
  *
  * A panel of weights stays in the second cache while all tokens of a unit pass by, and the next one is fetched meanwhile.
  */
@@ -92,12 +93,22 @@ AVX512 void multiply(const struct linear *linear, const struct codes *in, int64_
     const int64_t panels = parts(linear->outputs, PANEL), quads = linear->inputs / QUAD, size = quads * QUAD * PANEL;
     const int64_t at = unit % panels, start = unit / panels * ROWS_TOGETHER, stop = least(tokens, start + ROWS_TOGETHER);
     const int8_t *panel = linear->weight + at * size, *next = at + 1 < panels ? panel + size : linear->weight;
+    const bool tiled = tiles_fit(linear->inputs);
+    const int64_t together = tiled ? TILED_ROWS : TILE;
     /* The first `fetching` tiles share the next panel's lines, of which there are VECTORS for every four inputs. */
     const int64_t tiles = parts(stop - start, TILE), fetching = tiles < 2 ? 1 : tiles < VECTORS ? 2 : VECTORS;
-    int32_t sums[TILE * PANEL];
-    for (int64_t row = start, tile = 0; row < stop; row += TILE, tile++) {
-        const int64_t rows = least(TILE, stop - row), lines = tile < fetching ? VECTORS / fetching : 0;
-        sum_rows(rows, in->codes + row * in->stride, in->stride, panel, quads, next + tile * lines * quads * LINE, lines, sums);
+    int32_t sums[TILED_ROWS * PANEL];
+    if (tiled)
+        tiles_open();
+    for (int64_t row = start, tile = 0; row < stop; row += together, tile++) {
+        const int64_t rows = least(together, stop - row), lines = tile < fetching ? VECTORS / fetching : 0;
+        const uint8_t *codes = in->codes + row * in->stride;
+        if (tiled)
+            sum_tiles(rows, codes, in->stride, panel, linear->inputs, sums);
+        else
+            sum_rows(rows, codes, in->stride, panel, quads, next + tile * lines * quads * LINE, lines, sums);
         finish(linear, in, row, rows, at, sums, into);
     }
+    if (tiled)
+        tiles_close();
 }
