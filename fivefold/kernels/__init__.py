@@ -1,6 +1,6 @@
 """Kernels in C for processors with AVX-512 VNNI: a linear, or all layers of an encoder, in 8 bits (formulas: kernels.h).
 
-On processors with AMX products are summed in its tiles: faster, and the same bits.
+On processors with AMX products are summed in its tiles: faster; linears give the same bits, attention nearly.
 
 The library is built when the package is installed, where there is a C compiler (hatch_build.py). It knows nothing of Python and
 is called through ctypes, which lets other threads run meanwhile. Whoever makes a record of tensors keeps the tensors: a record
@@ -95,14 +95,17 @@ class Kernels:
     """The opened library.
 
     Raises:
-        OSError: there is none, or not for this system.
+        OSError: there is none, or not for this system or this version.
     """
 
     def __init__(self) -> None:
         library = ctypes.CDLL(str(LIBRARY))
-        self._supported, self._tiles, self._linear, self._encode = (
-            getattr(library, f"fivefold_{name}") for name in ("supported", "tiles", "linear", "encode")
-        )
+        try:
+            self._supported, self._tiles, self._linear, self._encode = (
+                getattr(library, f"fivefold_{name}") for name in ("supported", "tiles", "linear", "encode")
+            )
+        except AttributeError as error:  # a checkout went on and its library did not
+            raise OSError(str(error)) from None
         self._linear.argtypes = [POINTER(LinearRecord), c_void_p, c_int64, c_void_p, c_void_p, c_int]
         self._encode.argtypes = [POINTER(EncoderRecord), POINTER(PackRecord), c_void_p, c_int]
 
@@ -137,7 +140,7 @@ def lack_of_kernels() -> str:
     try:
         return "" if Kernels().supported else "the processor has no avx512_vnni"
     except OSError:
-        return "fivefold's own kernels were not built when it was installed: that takes a C compiler"
+        return "fivefold's own kernels were not built when this version was installed: that takes a C compiler"
 
 
 def pack_codes(codes: Tensor) -> Tensor:

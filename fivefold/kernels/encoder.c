@@ -96,8 +96,10 @@ struct single {
 static void run_linear(void *job, struct team *team, int member) {
     const struct single *single = job;
     struct stage stage = single->stage;
+    tiles_open();
     share_rounding(team, member, &stage, stage.linear, single->x);
     share_product(team, member, &stage, rows_of(single->y, stage.linear->outputs, false));
+    tiles_close();
 }
 
 int fivefold_linear(const struct linear *linear, const int32_t *tasks, int64_t tokens, const float *x, float *y, int threads) {
@@ -154,6 +156,7 @@ static void share_settling(struct team *team, int member, struct pass *pass, con
 static void run_layers(void *job, struct team *team, int member) {
     struct pass pass = *(const struct pass *)job;
     const struct encoder *encoder = pass.encoder;
+    tiles_open();
     share_rounding(team, member, &pass.stage, encoder->layers->qkv, pass.x);
     for (const struct layer *layer = encoder->layers, *end = layer + encoder->count; layer < end; layer++) {
         share_product(team, member, &pass.stage, panels_of(pass.wide, pass.pack->tokens));
@@ -166,6 +169,7 @@ static void run_layers(void *job, struct team *team, int member) {
         share_product(team, member, &pass.stage, rows_of(pass.narrow, encoder->hidden, false));
         share_settling(team, member, &pass, &layer->second, layer + 1 < end ? layer[1].qkv : NULL);
     }
+    tiles_close();
 }
 
 static int64_t encoder_rank(const struct encoder *encoder) {

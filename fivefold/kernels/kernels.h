@@ -98,18 +98,24 @@ int64_t product_units(const struct linear *linear, int64_t tokens);
 /* One unit of y, written where `into` says. */
 void multiply(const struct linear *linear, const struct codes *in, int64_t tokens, int64_t unit, const struct products *into);
 
-/* ---- tiles.c: sums on processors with AMX ---- */
+/* ---- tiles.c: products on processors with AMX ---- */
 
-#define TILE_INPUTS 64 /* and bytes of a tile's row */
-#define TILED_ROWS 32  /* tokens whose sums are in tiles together */
+#define TILE_SIDE 16   /* rows of a tile */
+#define TILE_INPUTS 64 /* bytes of each */
+#define TILE_PAIRED 32 /* numbers in bfloat16 of each; of a right factor's, two rows of 16 numbers in pairs */
+#define TILED_ROWS 32  /* rows whose sums are in tiles together */
 
-/* Whether products of so many inputs are summed in tiles here. */
-bool tiles_fit(int64_t inputs);
-/* Around all sums of a unit: tiles belong to a thread. */
+bool tiles_in_use(void);
+/* Around all that a thread does with tiles; nothing where there are none. */
 void tiles_open(void);
 void tiles_close(void);
 /* Sums [rows, PANEL] of up to TILED_ROWS rows; as many are read, whatever they hold. */
 void sum_tiles(int64_t rows, const uint8_t *codes, int64_t stride, const int8_t *panel, int64_t inputs, int32_t *into);
+/* Scores [32, 32 of a row's into_stride]: queries [32, H] in two bfloat16 whose sum they are, with keys [2, 2, H / 32, 16, 16] by 16 keys, high
+ * part and low, each tile a row for two dimensions. The product of both low parts is left out. */
+void score_tiles(const uint32_t *high, const uint32_t *low, const uint32_t *keys, int64_t head_dim, float *into, int64_t into_stride);
+/* mixed [32, H] += weights [32, keys of a row's 2 weights_stride] values [keys / 2, H, 2], both bfloat16; keys is a multiple of 32. */
+void mix_tiles(const uint32_t *weights, int64_t weights_stride, const uint32_t *values, int64_t keys, int64_t head_dim, float *mixed);
 
 /* ---- attention.c ---- */
 

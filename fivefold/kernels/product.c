@@ -93,13 +93,11 @@ AVX512 void multiply(const struct linear *linear, const struct codes *in, int64_
     const int64_t panels = parts(linear->outputs, PANEL), quads = linear->inputs / QUAD, size = quads * QUAD * PANEL;
     const int64_t at = unit % panels, start = unit / panels * ROWS_TOGETHER, stop = least(tokens, start + ROWS_TOGETHER);
     const int8_t *panel = linear->weight + at * size, *next = at + 1 < panels ? panel + size : linear->weight;
-    const bool tiled = tiles_fit(linear->inputs);
+    const bool tiled = tiles_in_use() && linear->inputs % TILE_INPUTS == 0;
     const int64_t together = tiled ? TILED_ROWS : TILE;
     /* The first `fetching` tiles share the next panel's lines, of which there are VECTORS for every four inputs. */
     const int64_t tiles = parts(stop - start, TILE), fetching = tiles < 2 ? 1 : tiles < VECTORS ? 2 : VECTORS;
     int32_t sums[TILED_ROWS * PANEL];
-    if (tiled)
-        tiles_open();
     for (int64_t row = start, tile = 0; row < stop; row += together, tile++) {
         const int64_t rows = least(together, stop - row), lines = tile < fetching ? VECTORS / fetching : 0;
         const uint8_t *codes = in->codes + row * in->stride;
@@ -109,6 +107,4 @@ AVX512 void multiply(const struct linear *linear, const struct codes *in, int64_
             sum_rows(rows, codes, in->stride, panel, quads, next + tile * lines * quads * LINE, lines, sums);
         finish(linear, in, row, rows, at, sums, into);
     }
-    if (tiled)
-        tiles_close();
 }

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,bmi2,fma")))
+#define BFLOAT16 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,bmi2,fma")))
 #define INLINE static inline AVX512 __attribute__((always_inline))
 #ifdef __clang__
 #define UNROLL _Pragma("unroll")
