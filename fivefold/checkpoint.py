@@ -129,11 +129,22 @@ def write(
     layout: str = "fivefold",
     max_shard_bytes: int = DEFAULT_SHARD_BYTES,
     quantize: str | None = None,
+    part_of: Callable[[str], str] | None = None,
 ) -> None:
-    """Write a new model folder, whole or not at all; `quantize` is one of `QUANTIZATIONS`, in our own layout only."""
+    """Write a new model folder, whole or not at all.
+
+    Args:
+        folder: its place, where nothing is yet.
+        config: what the tensors are of.
+        tensors: by our names.
+        layout: one of `LAYOUTS`.
+        max_shard_bytes: of a file of weights.
+        quantize: one of `QUANTIZATIONS`, in our own layout only.
+        part_of: of a tensor's name in the layout; tensors of different parts go to different files.
+    """
     _check_layout(layout, quantize)
     with staged(Path(folder)) as staging:
-        _write_into(staging, config, tensors, layout=layout, limit=max_shard_bytes, quantize=quantize)
+        _write_into(staging, config, tensors, layout=layout, limit=max_shard_bytes, quantize=quantize, part_of=part_of)
 
 
 def convert(
@@ -289,6 +300,7 @@ def _write_into(
     layout: str,
     limit: int,
     quantize: str | None,
+    part_of: Callable[[str], str] | None = None,
 ) -> None:
     _check_writable(config, tensors)
     _check_holds(layout, config)
@@ -299,7 +311,7 @@ def _write_into(
     form = how.form_of(config)
     inside = {name: tensor for name, tensor in tensors.items() if not (how.folders and is_bank(name))}
     files = _quantized(inside, QUANTIZATIONS[quantize]) if quantize else form.split(inside)
-    write_shards(folder, files, max_shard_bytes=limit)
+    write_shards(folder, files, max_shard_bytes=limit, part_of=part_of)
     if how.folders:
         write_adapters(folder, config, tensors)
 

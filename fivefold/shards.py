@@ -8,7 +8,7 @@ pickled weights lie, the error says how to convert them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -223,9 +223,19 @@ def _check_dtype(shards: Shards, name: str, how: Compact | None) -> None:
         raise TensorError(f"tensor {name!r} in {shards.home(name)} is of type {found} and should be {wanted}")
 
 
-def write_shards(folder: Path, tensors: Mapping[str, Tensor], *, max_shard_bytes: int, file: str = MODEL_FILE) -> None:
-    """Write tensors as one file, or, past `max_shard_bytes`, as numbered files and their index."""
-    groups = list(_groups(tensors, max_shard_bytes))
+def write_shards(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    *,
+    max_shard_bytes: int,
+    file: str = MODEL_FILE,
+    part_of: Callable[[str], str] | None = None,
+) -> None:
+    """Write tensors as one file, or, past `max_shard_bytes` or of several parts, as numbered files and their index."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        parts.setdefault(part_of(name) if part_of else "", {})[name] = tensor
+    groups = [group for part in parts.values() for group in _groups(part, max_shard_bytes)]
     if len(groups) == 1:
         _save(folder / file, groups[0], tensors)
         return

@@ -44,6 +44,16 @@ def test_a_file_cut_short_is_named(keep: int, tmp_path: Path) -> None:
         open_model(tmp_path)
 
 
+def test_parts_have_files_of_their_own(tmp_path: Path) -> None:
+    first = next(iter(TENSORS))
+    for folder, tensors in ((tmp_path / "a", TENSORS), (tmp_path / "b", TENSORS | {first: TENSORS[first] + 1})):
+        folder.mkdir()
+        write_shards(folder, tensors, max_shard_bytes=10**6, part_of=lambda name: "first" if name == first else "rest")
+    one, other = (sorted((tmp_path / name).glob("*.safetensors")) for name in "ab")
+    assert [a.read_bytes() == b.read_bytes() for a, b in zip(one, other, strict=True)] == [False, True]
+    assert open_model(tmp_path / "a").names() == set(TENSORS)
+
+
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     write_shards(tmp_path, TENSORS, max_shard_bytes=100)
     (tmp_path / "model-00002-of-00003.safetensors").unlink()

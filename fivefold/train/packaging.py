@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fivefold.checkpoint import write
+from fivefold.checkpoint import WORD_TABLE, write
 from fivefold.config import ModelConfig
+from fivefold.layouts import is_bank
 from fivefold.train.card import model_card
 from fivefold.train.families import FAMILIES
 
@@ -34,12 +35,19 @@ def write_package(
     config = ModelConfig.from_folder(work)
     groups = {family.tasks: load_file(work / f"adapters-{name}.safetensors") for name, family in FAMILIES.items()}
     banks = {name: bank.to(torch.float16) for name, bank in stack_adapters(config, groups).items()}
-    write(target, config, {**load_file(body), **banks}, quantize="int4-words")
+    write(target, config, {**load_file(body), **banks}, quantize="int4-words", part_of=_part)
     shutil.copyfile(work / "tokenizer.json", target / "tokenizer.json")
     measured = scores.read_text(encoding="utf-8") if scores else ""
     (target / "README.md").write_text(
         model_card(config, updates=updates, longest=longest, scores=measured), encoding="utf-8"
     )
+
+
+def _part(name: str) -> str:
+    """Words, the body, and adapters: a new version of one leaves the files of the others as they are."""
+    if name.startswith(WORD_TABLE):  # its scales too
+        return "words"
+    return "adapters" if is_bank(name) else "body"
 
 
 def stack_adapters(config: ModelConfig, groups: Mapping[tuple[str, ...], Banks]) -> dict[str, Tensor]:

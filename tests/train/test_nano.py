@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from fivefold import Embedder, InputError
 from fivefold.checkpoint import read
 from fivefold.errors import MissingFileError
+from fivefold.layouts import is_bank
 from fivefold.train.card import model_card
 from fivefold.train.families import FAMILIES
 from fivefold.train.journal import read_log
@@ -130,6 +131,9 @@ def test_a_package_has_its_tasks_in_order(tmp_path: Path) -> None:
         save_file(banks, tmp_path / f"adapters-{name}.safetensors")
     write_package(tmp_path, tmp_path / "body.safetensors", tmp_path / "package", updates={"distil": 1200}, longest=422)
     config, tensors = read(tmp_path / "package")
+    files = [set(load_file(path)) for path in (tmp_path / "package").glob("*.safetensors")]
+    words = "embeddings.word_embeddings.weight"
+    assert {words, f"{words}_scale"} in files and set(filter(is_bank, tensors)) in files and len(files) == 3
     assert tensors["layers.0.mlp.fc1.lora_A"][:, 0, 0].tolist() == [0, 0, 3, 2, 1]
     assert config.lora_adaptations == encoder.config.lora_adaptations
     torch.testing.assert_close(tensors["layers.1.mlp.fc2.weight"], body["layers.1.mlp.fc2.weight"], atol=0.01, rtol=0)
