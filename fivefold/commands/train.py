@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fivefold.commands.loading import written
 from fivefold.errors import InputError, MissingExtraError
@@ -47,12 +48,17 @@ def _run(args: Namespace, folder: str) -> Run:
 
 def _change(args: Namespace) -> Callable[[Schedule], Schedule]:
     """The recipe's own schedule with what was given in place of its numbers."""
-    names = ("steps", "learning_rate", "batch_size", "max_length")
+    given = _given(args, "steps", "learning_rate", "batch_size", "max_length")
+    return lambda schedule: replace(schedule, **given)
+
+
+def _given(args: Namespace, *names: str) -> dict[str, Any]:
+    """Those of these numbers that were given, which must be positive."""
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     for name, value in given.items():
         if value <= 0:
             raise InputError(f"--{name.replace('_', '-')} must be positive, got {value}")
-    return lambda schedule: replace(schedule, **given)
+    return given
 
 
 def _files(args: Namespace) -> list[Path]:
@@ -68,11 +74,9 @@ def _pairs(args: Namespace) -> None:
 
 
 def _adapter(args: Namespace) -> None:
-    run = _run(args, args.out)
-    if args.temperature is not None and args.temperature <= 0:
-        raise InputError(f"--temperature must be positive, got {args.temperature}")
-    how = {"family": args.family, "temperature": args.temperature, "change": _change(args)}
-    target = recipes.adapter(args.model, _files(args), run, **how)
+    run, files = _run(args, args.out), _files(args)
+    temperature = _given(args, "temperature").get("temperature")
+    target = recipes.adapter(args.model, files, run, family=args.family, temperature=temperature, change=_change(args))
     print(written(target, "the model"))
     for folder in sorted(run.folder.glob("adapter-*")):
         print(written(folder, "a PEFT folder"))
