@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fivefold.config import ModelConfig
-from fivefold.train.corpora import LABELS, PAIRS, SEGMENTS
 from fivefold.train.vocabulary import TUNED
 
 _CARD = """\
@@ -88,8 +88,16 @@ _PAIRS = """\
 """
 
 
-def model_card(config: ModelConfig, *, updates: Mapping[str, int], longest: int, scores: str) -> str:
-    """The README of the model folder, with each stage's updates, tokens of the longest text, and a Markdown table of scores."""
+def model_card(
+    config: ModelConfig,
+    *,
+    updates: Mapping[str, int],
+    longest: int,
+    sources: Sequence[Mapping[str, Any]],
+    scores: str,
+) -> str:
+    """The README of the model folder, with each stage's updates, tokens of the longest text, what `Mixture.drawn` says, and a
+    Markdown table of scores."""
     pairs = updates.get("pairs", 0)
     return _CARD.format(
         layers=config.num_hidden_layers,
@@ -104,13 +112,11 @@ def model_card(config: ModelConfig, *, updates: Mapping[str, int], longest: int,
         pairs=_PAIRS.format(updates=pairs) if pairs else "",
         last=4 if pairs else 3,
         longest=longest,
-        sources=_sources(),
+        sources=_table(sources),
         scores=scores.strip() or "_Not measured yet._",
     )
 
 
-def _sources() -> str:
+def _table(sources: Sequence[Mapping[str, Any]]) -> str:
     """One row for each source."""
-    kinds = (("aligned sentences", SEGMENTS), ("query and passage", PAIRS), ("labelled text", LABELS))
-    rows = [(s.name, kind, s.licence, s.share) for kind, sources in kinds for s in sources]
-    return "\n".join(f"| {name} ({kind}) | {licence} | {share:.0%} |" for name, kind, licence, share in rows)
+    return "\n".join("| {source} ({rows}) | {licence} | {share:.0%} |".format_map(source) for source in sources)

@@ -35,7 +35,7 @@ from fivefold.train.families import FAMILIES, fit_family, prepared
 from fivefold.train.journal import read_log
 from fivefold.train.loop import Run, Schedule, assemble, body_but_words, fit, learn
 from fivefold.train.losses import Distillation, contrast
-from fivefold.train.packaging import write_package
+from fivefold.train.packaging import SOURCES, write_package
 from fivefold.train.sampling import Mixture
 from fivefold.train.student import build_student, student_config, student_tensors, without_tasks
 from fivefold.train.teacher import Teacher, read_teacher
@@ -151,7 +151,10 @@ def distil(plan: Plan, run: Run) -> None:
     learn(trained, body_but_words)
     run.folder.mkdir(parents=True, exist_ok=True)
     drawn = run.folder / f"drawn-{_processes(run).process_index}.arrow"
-    data = {"texts": mapped_set(drawn_texts(plan.read(), _rows(schedule, run), run.seed), drawn)}
+    mixture = Mixture(plan.read())
+    if _processes(run).is_main_process:
+        (plan.work / SOURCES).write_text(json.dumps(mixture.drawn(), indent=2), encoding="utf-8")
+    data = {"texts": mapped_set(drawn_texts(mixture, _rows(schedule, run), run.seed), drawn)}
     teacher = Teacher(read_teacher(plan.teacher), max_length=schedule.max_length, bf16=run.bf16)
     loss = Distillation(
         trained, teacher, trained[0].encoder.config.matryoshka_dimensions, lengths=lengths_of(plan.tokenizer)
@@ -161,9 +164,9 @@ def distil(plan: Plan, run: Run) -> None:
     drawn.unlink()
 
 
-def drawn_texts(corpora: Corpora, count: int, seed: int) -> Iterator[tuple[str, str, str]]:
+def drawn_texts(mixture: Mixture, count: int, seed: int) -> Iterator[tuple[str, str, str]]:
     """`count` texts for the student, translations together; what the teacher reads in place of each, and as the same."""
-    mixture, rng = Mixture(corpora), np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     examples = chain.from_iterable(mixture.draw(rng, 64) for _ in repeat(None))
     rows = (row for e in examples for row in zip(e.texts, e.targets, e.same, strict=True))
     return islice(rows, count)

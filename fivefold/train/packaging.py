@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from fivefold.train.card import model_card
 from fivefold.train.families import FAMILIES
 
 Banks = Mapping[str, Tensor]
+SOURCES = "sources.json"
+"""In the working folder: what distillation drew from."""
 
 
 def write_package(
@@ -25,7 +28,7 @@ def write_package(
     """Join a body and the adapters of the working folder into the model folder `target`, which must not exist yet.
 
     Args:
-        work: with config.json, tokenizer.json and the adapters of every family.
+        work: with config.json, tokenizer.json, what was drawn in distillation, and the adapters of every family.
         body: its tensors.
         target: the new folder.
         updates: of each stage, for the model card.
@@ -33,13 +36,14 @@ def write_package(
         scores: what `fivefold eval` printed, for the model card.
     """
     config = ModelConfig.from_folder(work)
+    sources = json.loads((work / SOURCES).read_text(encoding="utf-8"))
     groups = {family.tasks: load_file(work / f"adapters-{name}.safetensors") for name, family in FAMILIES.items()}
     banks = {name: bank.to(torch.float16) for name, bank in stack_adapters(config, groups).items()}
     write(target, config, {**load_file(body), **banks}, quantize="int4-words", part_of=_part)
     shutil.copyfile(work / "tokenizer.json", target / "tokenizer.json")
     measured = scores.read_text(encoding="utf-8") if scores else ""
     (target / "README.md").write_text(
-        model_card(config, updates=updates, longest=longest, scores=measured), encoding="utf-8"
+        model_card(config, updates=updates, longest=longest, sources=sources, scores=measured), encoding="utf-8"
     )
 
 

@@ -9,15 +9,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.random import Generator
 
 from fivefold.config import TASKS
-from fivefold.train.corpora import LABELS, PAIRS, SEGMENTS, Corpora, Labelled, Pair, Segment
+from fivefold.train.corpora import LABELS, PAIRS, SEGMENTS, Corpora, Labelled, Pair, Segment, Source
 from fivefold.train.teacher import PASSAGE, QUERY
 
+KINDS = {"aligned sentences": SEGMENTS, "query and passage": PAIRS, "labelled text": LABELS}
 LANGUAGE_EXPONENT = 0.5
 """A language's share goes with the number of its rows to this power."""
 PROMPTED = 0.15
@@ -148,25 +149,37 @@ def draw_texts(rng: Generator, rows: ByLanguage[Labelled]) -> Example:
 
 
 class Mixture:
-    """All sources by their shares."""
+    """All sources that are there, by their shares."""
 
     def __init__(self, corpora: Corpora, languages: int = 3) -> None:
-        draws: list[tuple[float, Draw]] = []
+        draws: list[tuple[Source, float, Draw]] = []
         for source in SEGMENTS:
             if corpora.segments.get(source.name):
                 translations = Translations(corpora.segments[source.name])
-                draws.append((source.share, partial(translations.draw, count=languages)))
+                draws.append((source, source.share, partial(translations.draw, count=languages)))
                 if source.name in RUNS:
-                    draws.append((RUNS[source.name], partial(translations.draw_run, count=2)))
+                    draws.append((source, RUNS[source.name], partial(translations.draw_run, count=2)))
         for source in PAIRS:
             if corpora.pairs.get(source.name):
-                draws.append((source.share, partial(draw_pair, rows=ByLanguage(corpora.pairs[source.name]))))
+                draws.append((source, source.share, partial(draw_pair, rows=ByLanguage(corpora.pairs[source.name]))))
         for source in LABELS:
             if corpora.labels.get(source.name):
-                draws.append((source.share, partial(draw_texts, rows=ByLanguage(corpora.labels[source.name]))))
-        self.draws = [draw for _, draw in draws]
-        shares = np.array([share for share, _ in draws])
+                draws.append((source, source.share, partial(draw_texts, rows=ByLanguage(corpora.labels[source.name]))))
+        self.draws = [draw for _, _, draw in draws]
+        shares = np.array([share for _, share, _ in draws])
         self.shares = shares / shares.sum()
+        self.sources = [source for source, _, _ in draws]
+
+    def drawn(self) -> list[dict[str, Any]]:
+        """What there is to say of each source: its name, the kind of its rows, its licence and its share of the draws."""
+        found: dict[Source, float] = defaultdict(float)
+        for source, share in zip(self.sources, self.shares, strict=True):
+            found[source] += float(share)
+        kinds = {source: kind for kind, sources in KINDS.items() for source in sources}
+        return [
+            {"source": source.name, "rows": kinds[source], "licence": source.licence, "share": share}
+            for source, share in found.items()
+        ]
 
     def draw(self, rng: Generator, count: int) -> list[Example]:
         """`count` examples."""

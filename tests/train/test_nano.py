@@ -23,7 +23,8 @@ from fivefold.train.families import FAMILIES
 from fivefold.train.journal import read_log
 from fivefold.train.loop import Run
 from fivefold.train.nano import SCHEDULES, Plan, drawn_texts, v3_nano
-from fivefold.train.packaging import write_package
+from fivefold.train.packaging import SOURCES, write_package
+from fivefold.train.sampling import Mixture
 from tests.train import toys
 from tests.train.teacherfile import write_teacher
 
@@ -112,8 +113,9 @@ def test_schedules_that_do_not_exist(plan: Plan, changes: dict[str, dict[str, fl
 
 
 def test_as_many_texts_are_drawn_as_asked_for() -> None:
-    rows = list(drawn_texts(toys.corpora(), 100, 0))
-    assert len(rows) == 100 and rows[:30] == list(drawn_texts(toys.corpora(), 30, 0)) != rows[30:60]
+    mixture = Mixture(toys.corpora())
+    rows = list(drawn_texts(mixture, 100, 0))
+    assert len(rows) == 100 and rows[:30] == list(drawn_texts(mixture, 30, 0)) != rows[30:60]
     assert all(
         target.startswith(("query: ", "passage: ")) and (not same or same.endswith(text)) for text, target, same in rows
     )
@@ -125,6 +127,8 @@ def test_a_package_has_its_tasks_in_order(tmp_path: Path) -> None:
     save_file(body, tmp_path / "body.safetensors")
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "config.json").write_text(json.dumps(encoder.config.to_dict()))
+    sources = Mixture(toys.corpora()).drawn()
+    (tmp_path / SOURCES).write_text(json.dumps(sources))
     for number, (name, family) in enumerate(FAMILIES.items()):
         ids = [encoder.config.task_id(task) for task in family.tasks]
         banks = {k: torch.full_like(v[ids], number) for k, v in encoder.state_dict().items() if "lora" in k}
@@ -142,5 +146,6 @@ def test_a_package_has_its_tasks_in_order(tmp_path: Path) -> None:
         "multilingual-e5-small (MIT, Microsoft)" in card and "1,200 updates" in card and "_Not measured yet._" in card
     )
     assert "3. **Adapters**" in card and "at most 422." in card
-    trained = model_card(config, updates={"pairs": 9}, longest=422, scores="| a |")
+    trained = model_card(config, updates={"pairs": 9}, longest=422, sources=sources, scores="| a |")
+    assert "| bible (aligned sentences) | public domain translations |" in trained and "| mo (" not in trained
     assert "3. **Pairs**" in trained and "4. **Adapters**" in trained and "| a |" in trained

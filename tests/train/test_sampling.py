@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from fivefold.config import TASKS
 from fivefold.train.corpora import Labelled, Pair, Segment
@@ -43,3 +44,12 @@ def test_a_draw_is_a_function_of_its_generator():
     mixture = Mixture(toys.corpora())
     assert mixture.draw(np.random.default_rng(3), 9) == mixture.draw(np.random.default_rng(3), 9)
     assert mixture.draw(np.random.default_rng(3), 9) != mixture.draw(np.random.default_rng(4), 9)
+
+
+def test_what_was_drawn_is_said_of_sources_that_are_there():
+    corpora = toys.corpora()
+    corpora.segments.pop("bible")
+    drawn = Mixture(corpora).drawn()
+    assert sum(row["share"] for row in drawn) == pytest.approx(1)
+    assert {row["source"] for row in drawn} == {"vital_title", "vitaltopic", "ha_intent"}
+    assert all(row["licence"] and row["rows"] for row in drawn)
