@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fivefold.options import Parser, model_options, task_option
 
 FAMILIES = ("retrieval", "text-matching", "classification", "separation")
-NANO_STAGES = ("vocabulary", "distil", "pairs", "adapters", "package", "all")
+NANO_STAGES = ("vocabulary", "distil", "turn", "refine", "pairs", "adapters", "package", "all")
 SET_KINDS = ("sts", "bitext", "retrieval", "classification", "clustering", "long")
 
 

@@ -41,6 +41,9 @@ print(documents @ query)
 2. **Distillation** against the same multilingual-e5-small: every language of a sentence aims at the teacher's vector of the
    English one; passages and monolingual text aim at their own. Loss: 10 (1 - cos) + KL of in-batch similarities, also over the
    Matryoshka prefixes, + 10 (1 - cos) of the hidden states, token by token. {distil:,} updates; the word table stayed frozen.
+3. **A turn**: the main directions of the vectors are brought to the first dimensions, an orthogonal map that the last block
+   does with hidden units which it can spare.
+4. **Distillation** as before against the teacher's states, turned likewise, the prefixes with more weight: {refine:,} updates.
 {pairs}{last}. **Adapters**, rank {rank}, body frozen: retrieval (query and passage with their prompts, in contrast; sentences
    and the passage around them, also in another language), text-matching (CoSENT on STS-B train, translations in contrast),
    classification (a text, one of its class, seven of others, in contrast), separation (CoSENT over labels); all but CoSENT on
@@ -83,7 +86,7 @@ the texts are in the table above.
 """
 
 _PAIRS = """\
-3. **Pairs**: translations beside English, and queries with their passages, in contrast both ways; every batch of one source and
+5. **Pairs**: translations beside English, and queries with their passages, in contrast both ways; every batch of one source and
    language. {updates:,} updates.
 """
 
@@ -109,8 +112,9 @@ def model_card(
         positions=config.max_position_embeddings,
         languages=len(TUNED),
         distil=updates.get("distil", 0),
+        refine=updates.get("refine", 0),
         pairs=_PAIRS.format(updates=pairs) if pairs else "",
-        last=4 if pairs else 3,
+        last=6 if pairs else 5,
         longest=longest,
         sources=_table(sources),
         scores=scores.strip() or "_Not measured yet._",

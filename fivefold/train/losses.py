@@ -24,6 +24,7 @@ from sentence_transformers.sentence_transformer.losses import (
     MatryoshkaLoss,
     MultipleNegativesRankingLoss,
 )
+from sentence_transformers.util.distributed import all_gather
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -133,7 +134,8 @@ class Distillation(nn.Module):
 
     Where teacher and student differ in width there is no cosine between them, and the similarities alone are learned. With
     the lengths of the student's pieces, 10 (1 - cos) of the hidden states joins, token by token, for texts that come with
-    what the teacher reads as the same text.
+    what the teacher reads as the same text. A student whose vectors were turned (turning.py) has the `rotation` [D, D] that
+    turns the teacher's likewise. Similarities are those to the texts of all processes.
     """
 
     def __init__(
@@ -146,13 +148,14 @@ class Distillation(nn.Module):
         distance_weight: float = 10.0,
         prefix_weight: float = PREFIX_WEIGHT,
         lengths: Tensor | None = None,
+        rotation: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.teacher: Any = teacher.eval().requires_grad_(False)
         self.dims = tuple(dims)
         self.temperature, self.distance_weight, self.prefix_weight = temperature, distance_weight, prefix_weight
-        self.lengths = lengths
+        self.lengths, self.rotation = lengths, rotation
 
     def forward(self, features: Sequence[Features], labels: Tensor | None = None) -> dict[str, Tensor]:
         """Features of S texts for the student, of what the teacher reads in their place, and of them as it reads them.
@@ -169,15 +172,21 @@ class Distillation(nn.Module):
         else:
             target, hidden = self.teacher.read(targets, same[0])
             own = ends(texts["input_ids"], self.lengths)
+            hidden = self._turned(hidden)
             distance = token_distance(found["token_embeddings"].float(), own, hidden, self.teacher.ends(same[0]))
             parts["tokens"] = self.distance_weight * distance
-        parts["divergence"] = similarity_divergence(vectors, target, self.temperature)
+        all_vectors, all_targets, own_rows = everywhere(vectors), everywhere(target), len(vectors)
+        parts["divergence"] = similarity_divergence(all_vectors, all_targets, self.temperature, rows=own_rows)
         if self.dims:
-            prefixes = prefix_divergence(vectors, target, self.temperature, self.dims)
+            prefixes = prefix_divergence(all_vectors, all_targets, self.temperature, self.dims, rows=own_rows)
             parts["prefixes"] = self.prefix_weight * prefixes
         if vectors.shape == target.shape:
-            parts["distance"] = self.distance_weight * cosine_distance(vectors, target)
+            parts["distance"] = self.distance_weight * cosine_distance(vectors, self._turned(target))
         return parts
+
+    def _turned(self, target: Tensor) -> Tensor:
+        """In the student's directions: [..., D] -> [..., D]."""
+        return target if self.rotation is None else target @ self.rotation.to(target.device).T
 
 
 def cosine_distance(student: Tensor, target: Tensor) -> Tensor:
@@ -191,17 +200,32 @@ def _cosines(vectors: Tensor) -> Tensor:
     return unit @ unit.T
 
 
+def everywhere(vectors: Tensor) -> Tensor:
+    """Vectors of this process, then those of the others, through which no gradient goes: [S, D] -> [processes S, D]."""
+    if not torch.distributed.is_initialized():
+        return vectors
+    gathered: Tensor = all_gather(vectors)
+    return gathered.roll(-torch.distributed.get_rank() * len(vectors), 0)
+
+
 def similarity_divergence(
-    student: Tensor, target: Tensor, temperature: float, student_temperature: Tensor | float | None = None
+    student: Tensor,
+    target: Tensor,
+    temperature: float,
+    student_temperature: Tensor | float | None = None,
+    *,
+    rows: int | None = None,
 ) -> Tensor:
-    """KL(target || student) of the softmax over in-batch similarities, mean over rows: [S, d], [S, D] -> scalar."""
+    """KL(target || student) of the softmax over similarities, mean over the first `rows`, or all: [S, d], [S, D] -> scalar."""
     own = temperature if student_temperature is None else student_temperature
-    wanted = _off_diagonal(_cosines(target) / temperature).log_softmax(-1)
-    found = _off_diagonal(_cosines(student) / own).log_softmax(-1)
+    wanted = _off_diagonal(_cosines(target)[:rows] / temperature).log_softmax(-1)
+    found = _off_diagonal(_cosines(student)[:rows] / own).log_softmax(-1)
     return F.kl_div(found, wanted, log_target=True, reduction="batchmean")
 
 
-def prefix_divergence(student: Tensor, target: Tensor, temperature: float, dims: Sequence[int]) -> Tensor:
+def prefix_divergence(
+    student: Tensor, target: Tensor, temperature: float, dims: Sequence[int], *, rows: int | None = None
+) -> Tensor:
     """Mean of `similarity_divergence` over prefixes of the student against the whole target: [S, D], [S, D] -> scalar.
 
     Cosines of a cut vector spread wider than those of the whole, so each prefix gets a temperature wider by the same factor.
@@ -209,7 +233,8 @@ def prefix_divergence(student: Tensor, target: Tensor, temperature: float, dims:
     whole = _spread(target)
 
     def divergence(cut: Tensor) -> Tensor:
-        return similarity_divergence(cut, target, temperature, temperature * _spread(cut.detach()) / whole)
+        own = temperature * _spread(cut.detach()) / whole
+        return similarity_divergence(cut, target, temperature, own, rows=rows)
 
     return torch.stack([divergence(student[:, :d]) for d in dims]).mean()
 
@@ -219,8 +244,7 @@ def _spread(vectors: Tensor) -> Tensor:
     return _off_diagonal(_cosines(vectors)).std().clamp_min(1e-3)
 
 
-def _off_diagonal(square: Tensor) -> Tensor:
-    """[S, S] -> [S, S - 1] without the diagonal."""
-    size = len(square)
-    keep = ~torch.eye(size, dtype=torch.bool, device=square.device)
-    return square[keep].view(size, size - 1)
+def _off_diagonal(rows: Tensor) -> Tensor:
+    """[R, S] -> [R, S - 1] without row r's own, the r-th."""
+    keep = ~torch.eye(*rows.shape, dtype=torch.bool, device=rows.device)
+    return rows[keep].view(len(rows), -1)

