@@ -49,6 +49,21 @@ def test_the_sets_are_found_in_themselves(sets: Path) -> None:
     assert len(find_leaks([sets], [sets])) == 4
 
 
+def test_the_name_of_a_class_is_no_text(sets: Path, tmp_path: Path) -> None:
+    with lzma.open(sets / "c.jsonl.xz", "wt", encoding="utf-8") as file:
+        file.write(json.dumps({"text": "wie spät ist es gerade", "label": "HassGetCurrentTime"}) + "\n")
+    corpus = tmp_path / "corpus.jsonl"
+    rows = [
+        {"text": "quelle heure est-il", "label": "HassGetCurrentTime"},
+        {"text": "Hass get current time", "label": "x"},
+    ]
+    rows += [{"text": "HassGetCurrentTime", "label": "wie spät ist es gerade"}]
+    corpus.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert [(leak.where, leak.text) for leak in find_leaks([corpus], [sets])] == [
+        ("corpus.jsonl, row 3", "HassGetCurrentTime")
+    ]
+
+
 def test_nothing_to_compare_with(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("short\n")
     with pytest.raises(InputError, match="no evaluation text"):
