@@ -13,7 +13,6 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +56,7 @@ def find_leaks(corpora: Iterable[Path], sets: Iterable[Path], *, near: float = 0
 
 
 class Index:
-    """The evaluation texts, by their normal form and by their runs.
-
-    Two texts that share most runs of the shorter one share one of its rarest, which few other texts have. So only these are
-    looked up, and what has one of them is compared as a whole.
-    """
+    """The evaluation texts, by their normal form and by their runs."""
 
     def __init__(self, texts: Iterable[str], *, near: float) -> None:
         self.near = near
@@ -73,12 +68,6 @@ class Index:
         for form, found in self.runs.items():
             for run in found:
                 self.owners[run].append(form)
-        self.common = frozenset(run for run, owners in self.owners.items() if len(owners) > COMMON)
-        self.rare: dict[tuple[str, ...], list[str]] = defaultdict(list)
-        """Run -> the texts of whose rarest it is."""
-        for form, found in self.runs.items():
-            for run in self._rarest(found, self._spare(len(found)) + 1):
-                self.rare[run].append(form)
 
     def leak(self, where: str, text: str) -> Leak | None:
         """What a training text repeats, if anything."""
@@ -88,27 +77,16 @@ class Index:
         own = runs(form)
         if len(own) < MIN_RUNS:
             return None
-        for owner in self._candidates(own):
-            count = len((own & self.runs[owner]) - self.common)
-            if count and count >= self.near * min(len(own), len(self.runs[owner])):
+        shared: dict[str, int] = defaultdict(int)
+        for run in own:
+            owners = self.owners.get(run, ())
+            if len(owners) <= COMMON:
+                for owner in owners:
+                    shared[owner] += 1
+        for owner, count in shared.items():
+            if count >= self.near * min(len(own), len(self.runs[owner])):
                 return Leak(where, text, "nearly the same as", self.texts[owner])
         return None
-
-    def _candidates(self, own: Runs) -> Iterator[str]:
-        """The texts that have enough runs of `own`, or it of theirs, and some others; some twice."""
-        for run in own:
-            yield from self.rare.get(run, ())
-        known = [run for run in own if run in self.owners]
-        spare = self._spare(len(own)) - (len(own) - len(known))
-        for run in self._rarest(known, spare + 1) if spare >= 0 else ():
-            yield from self.owners[run]
-
-    def _spare(self, count: int) -> int:
-        """Of so many runs, how many a text may lack that is nearly the same."""
-        return count - ceil(self.near * count)
-
-    def _rarest(self, found: Iterable[tuple[str, ...]], count: int) -> list[tuple[str, ...]]:
-        return sorted(found, key=lambda run: len(self.owners[run]))[:count]
 
 
 def normalised(text: str) -> str:

@@ -68,8 +68,8 @@ LINES = st.lists(st.sampled_from("alpha beta gamma delta".split()), min_size=3, 
 def test_no_near_text_is_missed(evaluation: list[str], text: str, near: float, common: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(leaks, "COMMON", common)
-        index = Index(evaluation, near=near)
-    assert (index.leak("", text) is not None) is repeats(evaluation, text, near, common)
+        found = Index(evaluation, near=near).leak("", text)
+    assert (found is not None) is repeats(evaluation, text, near, common)
 
 
 def test_the_sets_are_found_in_themselves(sets: Path) -> None:
