@@ -11,7 +11,7 @@ import lzma
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ COMMON = 200
 UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 """A letter of Thai, Lao, Burmese, Khmer, Japanese or Chinese."""
 SUFFIXES = (".jsonl", ".tsv", ".txt")
+NO_TEXT = ("id",)
+NO_TRAINING_TEXT = ("id", "label")
+"""Keys of rows. No model reads the name of a class, and sets that are evaluated on may have classes in common with training."""
 Runs = frozenset[tuple[str, ...]]
 
 
@@ -48,7 +51,8 @@ def find_leaks(corpora: Iterable[Path], sets: Iterable[Path], *, near: float = 0
         InputError: a path that is not there, or no evaluation text at all.
     """
     index = Index((text for path in sets for _, text in read_strings(path)), near=near)
-    return [leak for path in corpora for where, text in read_strings(path) if (leak := index.leak(where, text))]
+    strings = (string for path in corpora for string in read_strings(path, NO_TRAINING_TEXT))
+    return [leak for where, text in strings if (leak := index.leak(where, text))]
 
 
 class Index:
@@ -71,6 +75,8 @@ class Index:
         if form in self.texts:
             return Leak(where, text, "the same as", self.texts[form])
         own = runs(form)
+        if len(own) < MIN_RUNS:
+            return None
         shared: dict[str, int] = defaultdict(int)
         for run in own:
             owners = self.owners.get(run, ())
@@ -78,7 +84,7 @@ class Index:
                 for owner in owners:
                     shared[owner] += 1
         for owner, count in shared.items():
-            if count >= self.near * min(len(own), len(self.runs[owner])) and len(own) >= MIN_RUNS:
+            if count >= self.near * min(len(own), len(self.runs[owner])):
                 return Leak(where, text, "nearly the same as", self.texts[owner])
         return None
 
@@ -95,37 +101,37 @@ def runs(form: str) -> Runs:
     return frozenset(tuple(units[i : i + RUN]) for i in range(len(units) - RUN + 1))
 
 
-def read_strings(path: Path) -> Iterator[tuple[str, str]]:
-    """Where it stands and what it is, for every string of a file, or of the files of a folder."""
+def read_strings(path: Path, but: Sequence[str] = NO_TEXT) -> Iterator[tuple[str, str]]:
+    """Where it stands and what it is, for every string of a file, or of the files of a folder; not those of the keys `but`."""
     if path.is_dir():
         for file in sorted(file for file in path.iterdir() if file.name.removesuffix(".xz").endswith(SUFFIXES)):
-            yield from read_strings(file)
+            yield from read_strings(file, but)
         return
     if not path.is_file():
         raise InputError(f"{path} is neither a file nor a folder")
     with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
-            for text in _strings(path, line.rstrip("\n")):
+            for text in _strings(path, line.rstrip("\n"), but):
                 yield f"{path.name}, row {number}", text
 
 
-def _strings(path: Path, line: str) -> Iterator[str]:
+def _strings(path: Path, line: str, but: Sequence[str]) -> Iterator[str]:
     if ".jsonl" in path.suffixes:
-        yield from _values(json.loads(line)) if line.strip() else ()
+        yield from _values(json.loads(line), but) if line.strip() else ()
     elif ".tsv" in path.suffixes:
         yield from line.split("\t")
     else:
         yield line
 
 
-def _values(value: Any) -> Iterator[str]:
-    """The strings within a JSON value; keys and `id` are none of it."""
+def _values(value: Any, but: Sequence[str]) -> Iterator[str]:
+    """The strings within a JSON value; keys are none of it."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
         for item in value:
-            yield from _values(item)
+            yield from _values(item, but)
     elif isinstance(value, dict):
         for key, item in value.items():
-            if key != "id":
-                yield from _values(item)
+            if key not in but:
+                yield from _values(item, but)

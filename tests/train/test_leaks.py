@@ -5,9 +5,12 @@ import lzma
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fivefold.errors import InputError
-from fivefold.train.leaks import find_leaks
+from fivefold.train import leaks
+from fivefold.train.leaks import MIN_RUNS, Index, find_leaks, normalised, runs
 
 ASKED = "Where do the emperor penguins of the southern ice go when the long winter begins?"
 
@@ -45,8 +48,47 @@ def test_what_counts_as_a_leak(sets: Path, tmp_path: Path, text: str, kind: str 
     assert all(leak.where == "corpus.jsonl, row 1" and leak.text == text for leak in leaks)
 
 
+def repeats(evaluation: list[str], text: str, near: float, common: int) -> bool:
+    """The definition, word for word."""
+    sets = [found for form in set(map(normalised, evaluation)) if len(found := runs(form)) >= MIN_RUNS]
+    telling = {run for found in sets for run in found if sum(run in other for other in sets) <= common}
+    own = runs(normalised(text))
+    return normalised(text) in map(normalised, evaluation) or any(
+        len(own) >= MIN_RUNS and len(own & found & telling) >= max(1, near * min(len(own), len(found)))
+        for found in sets
+    )
+
+
+LINES = st.lists(st.sampled_from("alpha beta gamma delta".split()), min_size=3, max_size=14).map(" ".join)
+
+
+@given(
+    st.lists(LINES, min_size=1, max_size=12), LINES, st.sampled_from([0.3, 0.5, 0.8, 1.0]), st.sampled_from([2, 200])
+)
+def test_no_near_text_is_missed(evaluation: list[str], text: str, near: float, common: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(leaks, "COMMON", common)
+        found = Index(evaluation, near=near).leak("", text)
+    assert (found is not None) is repeats(evaluation, text, near, common)
+
+
 def test_the_sets_are_found_in_themselves(sets: Path) -> None:
     assert len(find_leaks([sets], [sets])) == 4
+
+
+def test_the_name_of_a_class_is_no_text(sets: Path, tmp_path: Path) -> None:
+    with lzma.open(sets / "c.jsonl.xz", "wt", encoding="utf-8") as file:
+        file.write(json.dumps({"text": "wie spät ist es gerade", "label": "HassGetCurrentTime"}) + "\n")
+    corpus = tmp_path / "corpus.jsonl"
+    rows = [
+        {"text": "quelle heure est-il", "label": "HassGetCurrentTime"},
+        {"text": "Hass get current time", "label": "x"},
+    ]
+    rows += [{"text": "HassGetCurrentTime", "label": "wie spät ist es gerade"}]
+    corpus.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert [(leak.where, leak.text) for leak in find_leaks([corpus], [sets])] == [
+        ("corpus.jsonl, row 3", "HassGetCurrentTime")
+    ]
 
 
 def test_nothing_to_compare_with(tmp_path: Path) -> None:

@@ -24,7 +24,10 @@ TRANSLATIONS = {
     "n": "ko",  # Korean Revised 1961
 }
 """The database's letter for each translation that is free; the others are under copyright."""
-MARKUP = re.compile(r"<[^>]*>|\(\d+:\d+\)|[\[\]]")
+MARKUP = re.compile(r"<[^>]*>|\(\d+[:-]\d+\)|\*+| -$|\((?:Missing KJV|ADDED FROM KJV):.*")
+"""Tags, the numbers that a verse has elsewhere, marks of divisions, and what stands for a verse that is not there."""
+CHARACTERS = str.maketrans({"[": None, "]": None, "`": "'"})
+"""Brackets are around words that the translators added; an accent stands for the apostrophe."""
 VERSES = """
     SELECT bNumber, cNumber, vNumber, bbName, vText FROM bible
     WHERE bbName IN ({}) ORDER BY bNumber, cNumber, vNumber, bbName
@@ -38,7 +41,11 @@ def read(paths: Sequence[Path], _: Wanted) -> Iterator[Aligned]:
         try:
             verses = database.execute(VERSES.format(", ".join("?" * len(TRANSLATIONS))), tuple(TRANSLATIONS))
             for _place, texts in groupby(verses, key=lambda row: row[:3]):
-                verse = {TRANSLATIONS[row[3]]: clean(MARKUP.sub(" ", row[4])) for row in texts}
+                verse = {TRANSLATIONS[row[3]]: _plain(row[4]) for row in texts}
                 yield Aligned("bible", dict(sorted(verse.items())))
         finally:
             database.close()
+
+
+def _plain(text: str) -> str:
+    return clean(MARKUP.sub(" ", text).translate(CHARACTERS))

@@ -37,7 +37,7 @@ BLOCK = re.compile(
 ENTITY = re.compile(r"&#?\w+;")
 MNEMONIC = re.compile(r"\s*\([_&~]\w\)|[_&~](?=[^\W\d_])")
 """Of a menu's entry: a mark before a letter, or the letter itself behind the text where its script has no such letter."""
-CODE = re.compile(r"[<>|\\=~^`#_\t\ufffd]|&[&\w]|://|\S@\S|(?:^|\s)-(?:-\w|\w\b)|\w\.\w+\.\w|\w\(\)")
+CODE = re.compile(r"[<>|\\=~^`#_\t\ufffd]|&[&\w]|://|\S@\S|(?:^|\s)-(?:-\w|\w\b)|\w\.\w+\.\w|\w\(\)|(?<!\d)%[A-Z]{2}")
 FORMAT = re.compile(
     r"%(?:\d+\$)?'?(?:[-+]?\d+)?(?:\.\d+|\.\*)?(?:hh?|ll?|[jztLq])?[a-zA-Z%]|%\(\w+\)[a-z]|%[LP]?\d+|\{[^{}]*\}|\$\{?\w+\}?|@\w+@?"
 )

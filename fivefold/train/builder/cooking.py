@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
+from html import unescape
 from pathlib import Path
 
 from fivefold.train.builder.archives import members
 from fivefold.train.builder.rows import Asked, Wanted, clean, clipped
+
+NOTE = re.compile(r"<ref[^>]*/>|<ref[^>]*>.*?</ref>")
+MARKUP = re.compile(r"</?\w[^>]*>|'{2,}|^\s*[*#:]+")
+LINK = re.compile(r"\[https?:\S+ ([^\]]*)\]")
+UNREAD = re.compile(r"\{\{|\[\[|thumb(?:\||[A-Z])")
+"""Templates, and pictures whose captions run into the text."""
 
 
 def read(paths: Sequence[Path], wanted: Wanted) -> Iterator[Asked]:
@@ -16,7 +24,13 @@ def read(paths: Sequence[Path], wanted: Wanted) -> Iterator[Asked]:
         lang = member[-10:-8]
         if lang in wanted.languages:
             for recipe in json.load(file).values():
-                text = f"{'; '.join(recipe['ingredients'])}. {' '.join(recipe['steps'])}"
-                if recipe["ingredients"] and recipe["steps"]:
+                ingredients, steps = (list(map(_plain, recipe[part])) for part in ("ingredients", "steps"))
+                text = clean(f"{'; '.join(ingredients)}. {' '.join(steps)}")
+                if ingredients and steps and not UNREAD.search(text):
                     label = clean((recipe["category"] or "").split("/")[-1])
-                    yield Asked("recipes", lang, clean(recipe["title"]), clipped(clean(text)), label=label)
+                    yield Asked("recipes", lang, clean(recipe["title"]), clipped(text), label=label)
+
+
+def _plain(line: str) -> str:
+    """A line without its bullet, notes and markup."""
+    return clean(LINK.sub(r"\1", MARKUP.sub("", NOTE.sub("", unescape(line)))))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +22,8 @@ CODES = dict(
 )  # fmt: skip
 HEAD = re.compile(r"(?P<word>[^/<>]+?)(?: /.*/)? <[^<>]+>")
 NUMBER = re.compile(r"^1\. ")
+MARKS = re.compile("\\[\\[|\\]\\]|[\u0300\u0301]")
+"""Of links, and of the stress in words that are written without."""
 LONGEST = 40
 
 
@@ -39,7 +42,11 @@ def _entries(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
     head = None
     for line in lines:
         if head is not None:
-            translation = clean(NUMBER.sub("", line).split(", ")[0])
-            if translation and max(len(translation), len(head["word"])) <= LONGEST:
-                yield clean(head["word"]), translation
+            word, translation = _plain(head["word"]), _plain(NUMBER.sub("", line).split(", ")[0])
+            if translation and max(len(translation), len(word)) <= LONGEST:
+                yield word, translation
         head = HEAD.fullmatch(line.rstrip("\n")) if head is None else None
+
+
+def _plain(text: str) -> str:
+    return clean(MARKS.sub("", unicodedata.normalize("NFC", text)))

@@ -6,6 +6,7 @@ stands there in English, and is passed over.
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from fivefold.train.builder.rows import Aligned, Asked, Wanted, clean, clipped, 
 
 ROOT = "usr/share/help/"
 SHORTEST_SEGMENT, SHORTEST_PASSAGE = 12, 60
-SPACE = "{http://projectmallard.org/1.0/}"
+SPACE, CONDITION = "{http://projectmallard.org/1.0/}", "{http://projectmallard.org/if/1.0/}"
+BETWEEN = {SPACE + "keyseq": " ", SPACE + "guiseq": " ▸ "}
+"""What stands between the keys that are pressed and the entries of menus that are chosen."""
 APART = {SPACE + name for name in ("title", "info", "section", "links", "media")}
 """Parts of a section that are none of its text."""
 BLOCKS = {SPACE + name for name in ("p", "title")}
@@ -63,11 +66,28 @@ def _pages(path: Path, codes: str, wanted: Wanted) -> Iterator[tuple[str, Page]]
 
 
 def _page(name: str, root: ET.Element) -> Page:
-    for keys in root.iter(SPACE + "keyseq"):
-        for key in list(keys)[:-1]:
-            key.tail = " "
+    _decide(root)
+    for element in root.iter():
+        for part in list(element)[:-1] if element.tag in BETWEEN else ():
+            part.tail = BETWEEN[element.tag]
     description = root.find(f"{SPACE}info/{SPACE}desc")
     return Page(name, "" if description is None else _text(description), list(_sections(root, "")), _blocks(root))
+
+
+def _decide(root: ET.Element) -> None:
+    """Empty what is shown under conditions that a plain desktop does not meet, as `platform:gnome-classic`; `!` is "not"."""
+    hidden = [element for element in root.iter() if not _met(element.get(CONDITION + "test", ""))]
+    for choice in root.iter(CONDITION + "choose"):
+        taken = next((way for way in choice if _met(way.get("test", ""))), None)
+        hidden += [way for way in choice if way is not taken]
+    for element in hidden:
+        tail = element.tail
+        element.clear()
+        element.tail = tail
+
+
+def _met(test: str) -> bool:
+    return all(condition.startswith("!") for condition in re.split("[ ,]+", test) if condition)
 
 
 def _sections(element: ET.Element, above: str) -> Iterator[tuple[str, Sequence[str]]]:
@@ -81,7 +101,13 @@ def _sections(element: ET.Element, above: str) -> Iterator[tuple[str, Sequence[s
 
 
 def _blocks(element: ET.Element) -> list[str]:
-    return [text for part in element.iter() if part.tag in BLOCKS and (text := _text(part))]
+    """Their texts, but of those with a link that has no words of its own: it is shown by the title of where it leads."""
+    blocks = [part for part in element.iter() if part.tag in BLOCKS and not any(map(_bare, part.iter(SPACE + "link")))]
+    return [text for block in blocks if (text := _text(block))]
+
+
+def _bare(link: ET.Element) -> bool:
+    return not _text(link)
 
 
 def _text(element: ET.Element) -> str:
@@ -90,7 +116,7 @@ def _text(element: ET.Element) -> str:
 
 def _asked(lang: str, page: Page, english: Collection[str]) -> Iterator[Asked]:
     """`english` are the blocks and the description of the English page; none for that page itself."""
-    sections = [(heading, " ".join(blocks)) for heading, blocks in page.sections if _translated(blocks, english)]
+    sections = [(heading, _passage(blocks, english)) for heading, blocks in page.sections]
     long = [(heading, text) for heading, text in sections if len(text) >= SHORTEST_PASSAGE]
     for heading, text in long:
         yield Asked("help", lang, heading, clipped(text), page.id)
@@ -101,5 +127,7 @@ def _asked(lang: str, page: Page, english: Collection[str]) -> Iterator[Asked]:
             yield Asked("help_desc", lang, page.description, clipped(text), page.id)
 
 
-def _translated(blocks: Sequence[str], english: Collection[str]) -> bool:
-    return sum(block in english for block in blocks) <= ENGLISH * len(blocks)
+def _passage(blocks: Sequence[str], english: Collection[str]) -> str:
+    """Blocks but those that are English still; nothing where these are many."""
+    own = [block for block in blocks if block not in english]
+    return " ".join(own) if len(blocks) - len(own) <= ENGLISH * len(blocks) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ LISTED = (*LANGUAGES, "pt_BR", "zh_CN")
 RENAMED = {"c": "en", "en-us": "en", "no": "nb", "pt-br": "pt", "zh-cn": "zh"}
 """Codes of packages to ours; other regional forms are languages of their own, which are not kept."""
 LONGEST_PASSAGE = 1200
+UNSEEN = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+"""Soft hyphens, spaces without width, marks of direction. Joiners stay: words of Persian and Hindi have them."""
 FILES = ("par.jsonl.xz", "pairs_asym.jsonl.xz", "labels.jsonl.xz", "lex.jsonl.xz")
 
 
@@ -145,8 +148,8 @@ def language(code: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Single spaces."""
-    return " ".join(text.split())
+    """Single spaces, and no characters that only steer how a line is set."""
+    return " ".join(UNSEEN.sub("", text).split())
 
 
 def clipped(text: str, longest: int = LONGEST_PASSAGE) -> str:

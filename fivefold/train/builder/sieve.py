@@ -1,16 +1,18 @@
-"""Which rows are kept: of a wanted language, not held out for evaluation, none twice, no evaluation text, not too many."""
+"""Which rows are kept: in a wanted language, whole, not held out, none twice, no evaluation text, not too many."""
 
 from __future__ import annotations
 
 import heapq
 import json
 import lzma
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
+from fivefold.train.builder.languages import translated
 from fivefold.train.builder.rows import Aligned, Asked, Classed, Row
 from fivefold.train.corpora import LABELS, PAIRS, SEGMENTS
 from fivefold.train.leaks import Index, normalised, read_strings
@@ -20,6 +22,8 @@ SHIPPED_SETS = Path(__file__).parent.parent.parent / "evaluate" / "data"
 HELD_ARTICLES = "vital-retrieval.jsonl.xz"
 HELD_LANGUAGES = {source.name: source.without for source in (*SEGMENTS, *PAIRS, *LABELS)}
 """Source -> languages that are evaluated on."""
+BROKEN = re.compile("[\x00-\x1f\x7f-\x9f\ufffd]|[ÃÂ][\x80-\xbf]")
+"""What no text has but where its bytes were read as another encoding's."""
 
 
 class Sieve:
@@ -31,8 +35,16 @@ class Sieve:
         self.index = Index(texts, near=near)
         self.held = held_articles(SHIPPED_SETS / HELD_ARTICLES)
         self.seen: set[int] = set()
+        self.fresh: set[int] = set()
+        """Seen since the last `begin`."""
         self.dropped: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-        """(file, source) -> reason -> rows, since this was last cleared."""
+        """(file, source) -> reason -> rows, since the last `begin`."""
+
+    def begin(self, *, kept: bool) -> None:
+        """Go on with the next source; what the last one had counts as seen if it was kept."""
+        self.seen |= self.fresh if kept else set()
+        self.fresh.clear()
+        self.dropped.clear()
 
     def through(self, rows: Iterable[Row]) -> Iterator[Row]:
         """The rows that are kept."""
@@ -58,13 +70,24 @@ class Sieve:
         yield from (row for _, row in heapq.merge(*(sorted(entry[1:] for entry in heap) for heap in kept.values())))
 
     def _trimmed(self, row: Row) -> Row:
-        """A segment without the languages that are not wanted, and without translations that are evaluation text."""
+        """A segment without languages that are not wanted, and translations that are none, broken or evaluation text."""
         if not isinstance(row, Aligned):
             return row
         texts = {x: text for x, text in row.texts.items() if x in self.languages and normalised(text)}
-        leaks = {x for x, text in texts.items() if x != "en" and self.index.leak("", text)}
-        self.dropped[row.file, row.source].update({"translation that is evaluation text": len(leaks)} if leaks else {})
-        return replace(row, texts={x: text for x, text in texts.items() if x not in leaks})
+        kept, english = {}, texts.get("en", "")
+        for lang, text in texts.items():
+            if lang != "en" and (why := self._unfit(lang, text, english)):
+                self.dropped[row.file, row.source][f"translation: {why}"] += 1
+            else:
+                kept[lang] = text
+        return replace(row, texts=kept)
+
+    def _unfit(self, lang: str, text: str, english: str) -> str:
+        if BROKEN.search(text):
+            return "broken"
+        if not translated(lang, text, english):
+            return "not in its language"
+        return "evaluation text" if self.index.leak("", text) else ""
 
     def _why_not(self, row: Row) -> str:
         if isinstance(row, Aligned) and ("en" not in row.texts or len(row.texts) < 2):
@@ -73,12 +96,16 @@ class Sieve:
             return "language"
         if not all(map(normalised, row.strings)):
             return "no words"
+        if any(map(BROKEN.search, row.strings)):
+            return "broken"
+        if isinstance(row, Asked) and not translated(row.lang, row.passage):
+            return "not in its language"
         if isinstance(row, Asked | Classed) and self._held(row):
             return "held out"
         key = _hashed(row, 0)
-        if key in self.seen:
+        if key in self.seen or key in self.fresh:
             return "twice"
-        self.seen.add(key)
+        self.fresh.add(key)
         checked = (row.texts["en"],) if isinstance(row, Aligned) else row.strings
         return "evaluation text" if any(self.index.leak("", text) for text in checked) else ""
 

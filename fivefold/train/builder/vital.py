@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from fivefold.train.builder.rows import Asked, Classed, Wanted, clean, clipped
 
 SHORTEST, LONGEST_LABELLED = 40, 475
 UNSORTED = "Uncategorized"
+UNREAD = re.compile(r"\[\[|\]\]|\{\{|\}\}|'''|\\[a-z]+")
+"""Markup that is left where a lead was not understood by whoever made the package."""
 
 
 def read(paths: Sequence[Path], wanted: Wanted) -> Iterator[Asked | Classed]:
@@ -26,7 +29,7 @@ def _rows(lang: str, article: dict[str, str | None]) -> Iterator[Asked | Classed
     title, lead, description, topic = (
         clean(article[key] or "") for key in ("title", "extract", "description", "topic")
     )
-    if len(lead) < SHORTEST:
+    if len(lead) < SHORTEST or UNREAD.search(lead):
         return
     passage = clipped(lead)
     yield Asked("vital_title", lang, title, passage, title)

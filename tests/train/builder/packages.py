@@ -119,11 +119,14 @@ def vital(folder: Path, titles: tuple[str, ...] = ("Zither", "Ocarina")) -> Path
     return wheel(folder / "wiki-0.whl", {"skill/data/summaries_en-us.json": json.dumps(articles)})
 
 
+INGREDIENTS = ["1 leek", "water"]
+
+
 def recipes(folder: Path) -> Path:
     soup = {
         "title": "Soup",
         "category": "Cookbook/ Soups",
-        "ingredients": ["1 leek", "water"],
+        "ingredients": INGREDIENTS,
         "steps": ["Cut the leek.", "Boil  it."],
     }
     data = {"Cookbook:Soup": soup, "Cookbook:Water": {**soup, "title": "Water", "steps": [], "category": None}}
@@ -184,6 +187,7 @@ ENTRIES = {
     "eng-fin": "00-database-info\nhttp://example.org/\nBali tiger /bˈɑːli tˈaɪɡə/ <n>\nbalintiikeri, tiikeri\nan animal\n"
     "run <v>\n1. juosta\nto go fast\n2. ajaa\nto drive\n",
     "eng-bul": "sun /sʌn/ <n>\nслънце\n",
+    "fra-rus": "liker <v>\n[[поста\u0301вить]] лайк, й\n",
 }
 
 
@@ -261,7 +265,8 @@ def lists(folder: Path) -> Path:
     folder = folder / "lists"
     folder.mkdir()
     long = "This program packs and unpacks archives in many of the formats that there are."
-    for lang, short, text in (("en", "file archiver", long), ("de", "Dateiarchivierer", long.replace("This", "Dies"))):
+    german = "Dieses Programm packt Archive in vielen der Formate, die es gibt, und packt sie wieder aus."
+    for lang, short, text in (("en", "file archiver", long), ("de", "Dateiarchivierer", german)):
         entry = TRANSLATION.format(md5="abc", lang=lang, short=short, long=text)
         (folder / f"host_dists_stable_main_i18n_Translation-{lang}").write_text(entry)
     (folder / "host_dists_stable_main_binary-amd64_Packages").write_text("Package: 7zip\n")

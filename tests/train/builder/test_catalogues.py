@@ -55,6 +55,8 @@ def test_messages_are_aligned_over_packages_and_languages(tmp_path: Path) -> Non
         ("1, 2, 3, 4, 5 and so on (6)", ""),
         ("very " * 200, ""),
         ("a torn \ufffd letter in it", ""),
+        ("Save it with %PRODUCTNAME as well", ""),
+        ("Use 50%OF the coupons for all", "Use 50%OF the coupons for all"),
     ],
 )
 def test_english_messages(message: str, text: str) -> None:

@@ -48,6 +48,8 @@ def test_why_rows_are_dropped(sieve: Sieve) -> None:
         Asked("lohelp", "en", "Lighthouses", "They shine."),
         Asked("help", "eu", "Itsasargiak", "Distira."),
         Asked("help", "en", "***", "They shine too."),
+        Asked("help", "en", "Lights", "They shine Ã©very night."),
+        Asked("help", "de", "Leuchten", "Choose the lights that you want to have, and then go on with the next step."),
         Asked("help", "en", "Who bought lighthouses?", SECRET.replace("Nobody", "Somebody")),
         Aligned("bible", {"en": "alone"}),
         Aligned("bible", {"de": "ein Haus", "fr": "une maison"}),
@@ -62,6 +64,8 @@ def test_why_rows_are_dropped(sieve: Sieve) -> None:
         "",
         "language",
         "no words",
+        "broken",
+        "not in its language",
         "evaluation text",
         "no translation",
         "no translation",
@@ -98,7 +102,20 @@ def test_languages_that_are_not_wanted_leave_a_segment(folder: Path) -> None:
 def test_translations_that_are_evaluation_text_leave_a_segment(sieve: Sieve) -> None:
     (row,) = sieve.through([Aligned("cldr", {"de": SECRET, "en": "tent", "fr": "tente", "it": "***"})])
     assert row.strings == ("tent", "tente")
-    assert sieve.dropped["par.jsonl.xz", "cldr"] == {"translation that is evaluation text": 1}
+    assert sieve.dropped["par.jsonl.xz", "cldr"] == {"translation: evaluation text": 1}
+
+
+def test_translations_that_are_none_leave_a_segment(sieve: Sieve) -> None:
+    texts = {
+        "de": "Wählen Sie die Lampen, die leuchten sollen.",
+        "en": "Choose the lights that are to shine.",
+        "fr": "Choose the lights that are to shine, s'il vous plaît.",
+        "it": "Scegli le luci \x9d che devono brillare.",
+        "ja": "Choose 光 that are to shine.",
+    }
+    (row,) = sieve.through([Aligned("mo", texts)])
+    assert list(row.languages) == ["de", "en"]
+    assert sieve.dropped["par.jsonl.xz", "mo"] == {"translation: not in its language": 2, "translation: broken": 1}
 
 
 def test_a_cap_draws_the_same_rows_in_their_order(sieve: Sieve) -> None:
