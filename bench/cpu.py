@@ -20,6 +20,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -34,11 +35,13 @@ from fivefold.embedder import MAX_BATCH_TOKENS
 from fivefold.model import Encoder
 from fivefold.packing import TaskSlice, pack, plan
 from fivefold.pooling import pool
-from fivefold.quantization import Int8Linear, KernelLinear, prepack
+from fivefold.quantization import Int8Linear, KernelLinear, Precision, prepack
 from fivefold.sequence import Sequence
 
 Rows = list[np.ndarray]
 Run = Callable[[Rows], np.ndarray]
+Hidden = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Ids and mask [32, L] -> hidden states [32, L, D]."""
 
 PEER_BATCH = 32
 CLOCKS: Mapping[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
@@ -70,7 +73,7 @@ def _sequence(row: np.ndarray, task_id: int) -> Sequence:
     return Sequence(row, task_id, np.array([[0, len(row)]], dtype=np.int32))
 
 
-def padded(hidden: Callable[[np.ndarray, np.ndarray], np.ndarray], *, ordered: bool) -> Run:
+def padded(hidden: Hidden, *, ordered: bool) -> Run:
     """A peer: ids and mask [32, L] -> hidden states; the masked mean is ours."""
 
     def run(rows: Rows) -> np.ndarray:
@@ -90,15 +93,15 @@ def padded(hidden: Callable[[np.ndarray, np.ndarray], np.ndarray], *, ordered: b
     return run
 
 
-def native(folder: Path, threads: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """transformers, float32."""
+def native(folder: Path, threads: int, dtype: torch.dtype = torch.float32) -> Hidden:
+    """transformers."""
     from transformers import JinaEmbeddingsV3Model
 
-    model = JinaEmbeddingsV3Model.from_pretrained(folder, dtype=torch.float32, add_pooling_layer=False).eval()
+    model = JinaEmbeddingsV3Model.from_pretrained(folder, dtype=dtype, add_pooling_layer=False).eval()
 
     def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-        return model(**inputs).last_hidden_state.numpy()
+        return model(**inputs).last_hidden_state.float().numpy()
 
     return run
 
@@ -129,7 +132,7 @@ class _States(torch.nn.Module):
         return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
 
-def onnxruntime_int8(folder: Path, threads: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def onnxruntime_int8(folder: Path, threads: int) -> Hidden:
     """ONNX Runtime, dynamically quantized."""
     import onnxruntime
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -141,21 +144,21 @@ def onnxruntime_int8(folder: Path, threads: int) -> Callable[[np.ndarray, np.nda
     return _session(onnxruntime, path, threads)
 
 
-def onnxruntime_float32(folder: Path, threads: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def onnxruntime_float32(folder: Path, threads: int) -> Hidden:
     """ONNX Runtime, float32."""
     import onnxruntime
 
     return _session(onnxruntime, exported(folder), threads)
 
 
-def _session(onnxruntime: object, path: Path, threads: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def _session(onnxruntime: object, path: Path, threads: int) -> Hidden:
     options = onnxruntime.SessionOptions()  # type: ignore[attr-defined]
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])  # type: ignore[attr-defined]
     return lambda ids, mask: session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
 
 
-def openvino_int8(folder: Path, threads: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def openvino_int8(folder: Path, threads: int, hint: str) -> Hidden:
     """OpenVINO, post-training quantization over 24 random texts, weights and activations with fixed scales."""
     import nncf
     import openvino
@@ -167,51 +170,58 @@ def openvino_int8(folder: Path, threads: int) -> Callable[[np.ndarray, np.ndarra
         data = nncf.Dataset([{"input_ids": ids, "attention_mask": np.ones_like(ids)} for ids in texts])
         model = openvino.convert_model(exported(folder))
         openvino.save_model(nncf.quantize(model, data, model_type=nncf.ModelType.TRANSFORMER, subset_size=24), path)
-    return _compiled(openvino, path, threads)
+    return _compiled(openvino, path, threads, hint)
 
 
-def openvino_float32(folder: Path, threads: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """OpenVINO, float32."""
+def openvino_floats(folder: Path, threads: int, hint: str) -> Hidden:
+    """OpenVINO on the graph as it is."""
     import openvino
 
-    return _compiled(openvino, exported(folder), threads)
+    return _compiled(openvino, exported(folder), threads, hint)
 
 
-def _compiled(openvino: object, path: Path, threads: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+def _compiled(openvino: object, path: Path, threads: int, hint: str) -> Hidden:
+    """`hint` is what is computed between and beside products of bytes: where the processor can, its own choice is bf16."""
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
     model = openvino.Core().compile_model(path, "CPU", settings)  # type: ignore[attr-defined]
     return lambda ids, mask: model({"input_ids": ids, "attention_mask": mask})[0]
 
 
-PEERS = {
+PEERS: Mapping[str, Callable[[Path, int], Hidden]] = {
     "native float32": native,
+    "native bfloat16": partial(native, dtype=torch.bfloat16),
     "onnxruntime float32": onnxruntime_float32,
-    "openvino float32": openvino_float32,
+    "openvino float32": partial(openvino_floats, hint="f32"),
+    "openvino bfloat16": partial(openvino_floats, hint="bf16"),
     "onnxruntime int8": onnxruntime_int8,
-    "openvino int8": openvino_int8,
+    "openvino int8": partial(openvino_int8, hint="f32"),
+    "openvino int8 and bfloat16": partial(openvino_int8, hint="bf16"),
 }
-OURS = ("ours float32", "ours int8", "ours int8 by torch")
+OURS = ("ours float32", "ours bfloat16", "ours int8", "ours int8 by torch")
 """The last is what int8 is where the kernels cannot run."""
+NEEDED = ("ours float32", "ours int8")
+"""What all are compared with."""
 
 
-def open_ours(folder: Path, *, int8: bool) -> Encoder:
+def open_ours(folder: Path, dtype: str) -> Encoder:
     """Our encoder, as `Embedder.load` makes it."""
-    encoder = load_encoder(folder, dtype=torch.float32, device=torch.device("cpu"), int8=int8)
-    if not int8:
-        prepack(encoder)
+    precision = Precision(dtype)
+    encoder = load_encoder(folder, dtype=precision.dtype, device=torch.device("cpu"), int8=dtype == "int8")
+    if dtype != "int8":
+        prepack(encoder, precision)
     return encoder
 
 
 def our_runs(folder: Path, name: str) -> dict[str, Run]:
     """Without a task, with one, with all five in every batch; and in 8 bits the linears alone."""
-    int8 = "int8" in name
+    dtype = name.split()[1]
     if name.endswith("torch"):
         kernels.LIBRARY = folder / "none.so"
-    encoder = open_ours(folder, int8=int8)
+    encoder = open_ours(folder, dtype)
     tasks = {"": (-1,), ", one task": (1,), ", five tasks": (0, 1, 2, 3, 4)}
-    budget = MAX_BATCH_TOKENS["int8" if int8 else "cpu"]
+    budget = MAX_BATCH_TOKENS["int8" if dtype == "int8" else "cpu"]
     runs = {task: ours(encoder, ids, budget) for task, ids in tasks.items()}
-    return {**runs, ", linears alone": linears_alone(encoder)} if int8 else runs
+    return {**runs, ", linears alone": linears_alone(encoder)} if dtype == "int8" else runs
 
 
 def peer_runs(name: str, folder: Path, threads: int) -> dict[str, Run]:
@@ -323,7 +333,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--vocab", type=int, default=32000, help="rows of the word table; it is only gathered from")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="", help="peers to run, with commas between them (default: all)")
+    parser.add_argument(
+        "--only", default="", help="contestants beside our float32 and int8, with commas between (default: all)"
+    )
     parser.add_argument("--cases", default="1x16,8x64,4x512,mix")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
@@ -338,7 +350,7 @@ def main() -> None:
     if not folder.exists():
         a.work.mkdir(parents=True, exist_ok=True)
         random_folder(folder, a.layers, a.vocab)
-    names = [*OURS, *(name for name in PEERS if not a.only or name in a.only.split(","))]
+    names = [name for name in (*OURS, *PEERS) if name in NEEDED or not a.only or name in a.only.split(",")]
     everyone = start(names, folder, a.threads)
     found: dict[str, object] = {}
     print(f"{a.layers} layers, {a.threads} threads, {a.clock} time, {a.rounds} rounds")

@@ -134,7 +134,7 @@ class Embedder:
             device: `cpu`, `cuda`, `cuda:1`, ...; by default a GPU where there is one.
             dtype: `float32`, `bfloat16`, `float16`, on a CPU also `int8`, or `auto` for the fastest of them that keeps the
                 vectors' quality (docs/cpu.md); by default float32 on a CPU and bfloat16 on a GPU. Where a processor has no
-                fast `int8`, float32 is used: `embedder.backend.precision` says what and why.
+                fast `int8`, float32 is used: `embedder.backend.precision` says what and why, and how floats are multiplied.
             backend: `torch`, or `onnx` for ONNX Runtime on a CPU: it runs the graph that `fivefold export onnx` wrote into the
                 folder, or makes a float32 one of the weights where there is none.
             revision: branch, tag or commit of a hub model.
@@ -434,8 +434,8 @@ def _open_torch(
     encoder = load_encoder(folder, dtype=precision.dtype, device=device, int8=precision.name == "int8")
     for name, adapter in adapters.items():
         add_adapter(encoder, name, Path(adapter))
-    if device.type == "cpu" and precision.name == "float32":
-        prepack(encoder)
+    if device.type == "cpu":
+        precision = prepack(encoder, precision)
     return encoder.config, TorchBackend(encoder, device, precision)
 
 

@@ -11,38 +11,32 @@ a few of torch's operators: one small product in float32 adds the lowest values 
 torch's for embedding tables: one pass, which leaves s and l in eight bytes behind each row. They are multiplied too, by columns
 of zeros: that costs less than to cut them off.
 
-Shapes: T tokens, O outputs, I inputs, V rows of a table, D its columns, R rank, N heads, H head dim, P as in kernels/.
+Shapes: T tokens, O outputs, I inputs, V rows of a table, D its columns, R rank, N heads, H head dim.
 """
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fivefold.attention import rotary_tables
-from fivefold.config import NO_TASK, ModelConfig
 from fivefold.errors import InputError
+from fivefold.fused import KernelLayers, KernelLinear, floats_by_kernels, own_terms
 from fivefold.kernels import (
+    BYTES,
     LANES,
-    EncoderRecord,
     Kernels,
-    LayerRecord,
-    LinearRecord,
-    NormRecord,
-    PackRecord,
-    TermRecord,
-    fill,
+    Pages,
+    lack_of_floats,
     lack_of_kernels,
     pack_codes,
+    packed_size,
 )
 from fivefold.lora import LoRALayer, LoRALinear, TaskSlices
-from fivefold.model import Block, Encoder
-from fivefold.packing import PackedBatch
+from fivefold.model import Encoder
 
 Codes = tuple[Tensor, Tensor]
 """A matrix in 8 bits: codes int8 [O, I] and scales float32 [O]."""
@@ -85,6 +79,15 @@ class Precision:
     def describe(self) -> str:
         """The name, and the reason in brackets."""
         return f"{self.name} ({self.why})" if self.why else self.name
+
+
+FLOAT32 = Precision("float32")
+PARTS: Mapping[str, int] = {"float32": 2, "bfloat16": 1}
+"""How many bfloat16 stand for a number where our own kernels multiply floats."""
+BY_KERNELS: Mapping[int, str] = {
+    1: "sums and all between products in float32",
+    2: "products of two bfloat16 for each number, which keep 16 bits of it",
+}
 
 
 def choose(name: str | None, device: torch.device, features: Mapping[str, object] | None = None) -> Precision:
@@ -154,98 +157,6 @@ class PackedProduct:
         return y
 
 
-def _own_terms(linear: LoRALinear) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Task, A [R, I] and B [O, R], scaling included, of the banks of a linear."""
-    for task_id in range(0 if linear.lora_A is None else len(linear.lora_A)):
-        found = linear.term(task_id)
-        assert found is not None
-        A, B, scaling = found
-        yield task_id, A.detach(), scaling * B.detach()
-
-
-class KernelLinear(LoRALayer):
-    """A linear in 8 bits for our own kernels, made of a plain one and its codes; `order` [O] rearranges its outputs."""
-
-    def __init__(
-        self, linear: LoRALinear, codes: Tensor, scales: Tensor, *, kernels: Kernels, order: Tensor | None = None
-    ) -> None:
-        super().__init__()
-        self.shape = linear.shape
-        self.kernels = kernels
-        self.order = torch.arange(len(codes)) if order is None else order
-        bias = torch.zeros_like(scales) if linear.bias is None else linear.bias
-        rows = scales, bias, codes.sum(1) * scales
-        self.rows = tuple(fill(x[self.order]) for x in rows)  # [P] each
-        self.weight = pack_codes(codes[self.order])
-        self.sides: dict[int, tuple[Tensor, Tensor]] = {}
-        """A [R, I] and B^T [R, P] by task."""
-        self.record = LinearRecord(*reversed(self.shape), self.weight.data_ptr(), *(x.data_ptr() for x in self.rows))
-        for term in _own_terms(linear):
-            self.add_term(*term)
-
-    def add_term(self, task_id: int, A: Tensor, B: Tensor) -> None:
-        """A pair of any rank: A [R, I], B [O, R] with its scaling."""
-        self.sides[task_id] = A.float().contiguous(), fill(B[self.order].T)
-        terms = (TermRecord * (1 + max(self.sides)))()  # rank 0 where nothing is put
-        for task, (down, up) in self.sides.items():
-            terms[task] = TermRecord(len(down), down.data_ptr(), up.data_ptr())
-        self.record.terms, self.record.tasks = terms, len(terms)
-
-    def forward(self, x: Tensor, task_slices: TaskSlices) -> Tensor:
-        """x [T, I] float32 -> [T, O]."""
-        return self.kernels.linear(self.record, task_of_each(task_slices), x)
-
-
-def task_of_each(task_slices: TaskSlices) -> Tensor:
-    """Task ids of all tokens: [T] int32."""
-    tasks = torch.full((task_slices[-1].stop,), NO_TASK, dtype=torch.int32)
-    for s in task_slices:
-        tasks[s.start : s.stop] = s.task_id
-    return tasks
-
-
-class KernelLayers:
-    """All layers of an encoder whose linears are `KernelLinear`, in one call."""
-
-    def __init__(self, encoder: Encoder, kernels: Kernels) -> None:
-        self.config, self.kernels = encoder.config, kernels
-        self.blocks = list(encoder.layers)
-        """Whose tensors the record points at."""
-        records = (LayerRecord * len(self.blocks))(*map(_layer_record, self.blocks))
-        config = encoder.config
-        self.record = EncoderRecord(
-            len(records), config.hidden_size, config.intermediate_size, config.num_attention_heads, records
-        )
-
-    @staticmethod
-    def fit(config: ModelConfig) -> bool:
-        """Whether the kernels have all that such a model does between its linears."""
-        plain = config.position_embedding_type == "rotary" and not config.gated and not config.qk_post_norm
-        whole = config.hidden_size % LANES == 0 == config.intermediate_size % LANES
-        return plain and whole and config.head_dim in (32, 64)
-
-    def __call__(self, x: Tensor, batch: PackedBatch) -> Tensor:
-        """x [T, D] -> hidden states [T, D] after the last layer."""
-        config, tasks, starts = self.config, task_of_each(batch.task_slices), batch.cu_seqlens
-        places = torch.arange(batch.max_seqlen)
-        cosines, sines = rotary_tables(places, config.head_dim, config.rotary_emb_base, torch.float32)
-        pointers = (tensor.data_ptr() for tensor in (starts, tasks, cosines, sines))
-        hidden = x.clone(memory_format=torch.contiguous_format)
-        self.kernels.encode(self.record, PackRecord(len(batch.seqlens), len(x), *pointers), hidden)
-        return hidden
-
-
-def _layer_record(block: nn.Module) -> LayerRecord:
-    assert isinstance(block, Block)
-    linears = []
-    for name in ("attention.Wqkv", "attention.out_proj", "mlp.fc1", "mlp.fc2"):
-        linear = block.get_submodule(name)
-        assert isinstance(linear, KernelLinear)
-        linears.append(ctypes.pointer(linear.record))
-    norms = (NormRecord(n.weight.data_ptr(), n.bias.data_ptr(), n.eps) for n in (block.norm1, block.norm2))
-    return LayerRecord(*linears, *norms)
-
-
 class Int8Linear(LoRALayer):
     """The same by torch's operators."""
 
@@ -259,7 +170,7 @@ class Int8Linear(LoRALayer):
         self.sums = codes.sum(1) * self.scales  # [O]
         self.weight = torch.ops.onednn.qlinear_prepack(F.pad(codes, (0, TAIL)), None)
         self.sides: dict[int, tuple[Tensor, Tensor]] = {}
-        for term in _own_terms(linear):
+        for term in own_terms(linear):
             self.add_term(*term)
 
     def _ordered(self, rows: Tensor) -> Tensor:
@@ -309,14 +220,22 @@ def paired_rows(heads: int, head_dim: int) -> Tensor:
     return rows.flatten()
 
 
-def prepack(encoder: Encoder) -> None:
-    """Prepack the linears of a loaded float32 encoder, in place, where torch has oneDNN."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return
-    for layer in encoder.modules():
-        if isinstance(layer, LoRALinear):
-            layer.product = PackedProduct(layer.weight, layer.bias)
-            del layer.weight
+def prepack(encoder: Encoder, precision: Precision = FLOAT32) -> Precision:
+    """Lay out the linears of a loaded encoder for this CPU, in place -> what it then computes in.
+
+    By our own kernels where the processor has tiles for bfloat16 and the model fits them; else float32 for oneDNN, where
+    torch has it.
+    """
+    parts = PARTS.get(precision.name, 0)
+    if parts and KernelLayers.fit(encoder.config) and not lack_of_floats():
+        floats_by_kernels(encoder, parts)
+        return Precision(precision.name, "; ".join(filter(None, (precision.why, BY_KERNELS[parts]))))
+    if precision.name == "float32" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        for layer in encoder.modules():
+            if isinstance(layer, LoRALinear):
+                layer.product = PackedProduct(layer.weight, layer.bias)
+                del layer.weight
+    return precision
 
 
 def quantize(encoder: Encoder, codes: Callable[[str], Codes]) -> None:
@@ -329,10 +248,12 @@ def quantize(encoder: Encoder, codes: Callable[[str], Codes]) -> None:
     whole = kernels is not None and KernelLayers.fit(config)
     encoder.paired = config.position_embedding_type == "rotary" and not whole
     order = paired_rows(config.num_attention_heads, config.head_dim) if encoder.paired else None
-    for path, layer in list(encoder.named_modules()):
-        if isinstance(layer, LoRALinear):
-            turned = order if path.endswith("Wqkv") else None
-            encoder.set_submodule(path, _int8(layer, *codes(f"{path}.weight"), kernels=kernels, order=turned))
+    linears = [(path, layer) for path, layer in encoder.named_modules() if isinstance(layer, LoRALinear)]
+    size = sum(packed_size(*layer.shape, BYTES) for _, layer in linears)
+    own = None if kernels is None else Room(kernels, Pages(size))
+    for path, layer in linears:
+        turned = order if path.endswith("Wqkv") else None
+        encoder.set_submodule(path, _int8(layer, *codes(f"{path}.weight"), own=own, order=turned))
     if kernels is not None and whole:
         encoder.run = KernelLayers(encoder, kernels)
     words = encoder.embeddings.word_embeddings
@@ -342,12 +263,19 @@ def quantize(encoder: Encoder, codes: Callable[[str], Codes]) -> None:
         words.lora_A = nn.Parameter(words.lora_A.bfloat16(), requires_grad=False)
 
 
-def _int8(
-    layer: LoRALinear, codes: Tensor, scales: Tensor, *, kernels: Kernels | None, order: Tensor | None
-) -> LoRALayer:
-    if kernels is None or layer.shape[1] % LANES:
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Our own kernels and memory for all that they multiply by."""
+
+    kernels: Kernels
+    pages: Pages
+
+
+def _int8(layer: LoRALinear, codes: Tensor, scales: Tensor, *, own: Room | None, order: Tensor | None) -> LoRALayer:
+    if own is None or layer.shape[1] % LANES:
         return Int8Linear(layer, codes, scales, order=order)
-    return KernelLinear(layer, codes, scales, kernels=kernels, order=order)
+    codes, scales = (x if order is None else x[order] for x in (codes, scales))
+    return KernelLinear(layer, pack_codes(codes, scales, own.pages), kernels=own.kernels, order=order)
 
 
 def quantized_names(encoder: Encoder) -> set[str]:

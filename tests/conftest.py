@@ -1,15 +1,21 @@
-"""A tiny random checkpoint in our own layout, with a real tokenizer: what tests of the command line stand on."""
+"""What tests of several files stand on: a tiny random checkpoint with a real tokenizer; the kernels of this checkout."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 from safetensors.torch import save_file
 
+from fivefold import kernels
+from hatch_build import compile_kernels
 from tests import toy
+
+WARNINGS = ("-Wall", "-Wextra", "-Werror")
 
 # Speed is measured in bench/; a test that is slow on a busy machine is still right.
 settings.register_profile("fivefold", deadline=None)
@@ -26,3 +32,23 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     toy.rust_tokenizer().save(str(folder / "tokenizer.json"))
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\nRandom weights.\n", encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The library as this checkout's sources make it, where a compiler and the processor let it."""
+    path = tmp_path_factory.mktemp("kernels") / "libfivefold.so"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "LIBRARY", path)
+        if lack := compile_kernels(path, flags=WARNINGS) or kernels.lack_of_kernels():
+            assert "compiler failed" not in lack, lack
+            pytest.skip(lack)
+        yield path
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Tests may change how many threads torch has."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

@@ -18,36 +18,17 @@ from torch.nn import functional as F
 from fivefold import kernels
 from fivefold.compact import INT8
 from fivefold.config import ModelConfig
+from fivefold.fused import KernelLayers, KernelLinear
 from fivefold.lora import LoRALinear
 from fivefold.model import Encoder
 from fivefold.packing import PackedBatch, TaskSlice, pack
-from fivefold.quantization import Int8Lookup, KernelLayers, KernelLinear, lack_of_kernels, quantize
+from fivefold.quantization import Int8Lookup, lack_of_kernels, quantize
 from hatch_build import compile_kernels, wheel_tag
 from tests import toy
 
-WARNINGS = ("-Wall", "-Wextra", "-Werror")
+pytestmark = pytest.mark.usefixtures("library", "threads")
 LENGTHS = (1, 5, 16, 17, 63, 64, 65, 255, 256, 257, 300)
 """Around the kernels' tiles, panels and blocks of keys."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The library as this checkout's sources make it, where a compiler and the processor let it."""
-    path = tmp_path_factory.mktemp("kernels") / "libfivefold.so"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "LIBRARY", path)
-        if lack := compile_kernels(path, flags=WARNINGS) or lack_of_kernels():
-            assert "compiler failed" not in lack, lack
-            pytest.skip(lack)
-        yield path
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """Tests may change how many threads torch has."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=[True, False], ids=["tiles", "vectors"])
@@ -65,7 +46,7 @@ def linear(inputs: int, outputs: int, *, tasks: int = 3, rank: int = 4) -> tuple
     layer = LoRALinear(inputs, outputs, tasks=tasks, rank=rank, scaling=0.25).requires_grad_(False)
     for parameter in layer.parameters():
         parameter.normal_()
-    return layer, KernelLinear(layer, *INT8.encode(layer.weight), kernels=kernels.Kernels())
+    return layer, KernelLinear(layer, kernels.pack_codes(*INT8.encode(layer.weight)), kernels=kernels.Kernels())
 
 
 def expected(layer: LoRALinear, x: torch.Tensor, slices: tuple[TaskSlice, ...]) -> torch.Tensor:

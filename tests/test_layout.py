@@ -26,6 +26,7 @@ CORE = (
     "lora",
     "model",
     "kernels",
+    "fused",
     "quantization",
     "heads",
     "pooling",

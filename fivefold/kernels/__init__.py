@@ -1,18 +1,23 @@
 """Kernels in C for processors with AVX-512 VNNI: a linear, or all layers of an encoder, in 8 bits (formulas: kernels.h).
 
-On processors with AMX products are summed in its tiles: faster; linears give the same bits, attention nearly.
+On processors with AMX products are summed in its tiles: faster; linears give the same bits, attention nearly. And there
+floats can be multiplied too: one bfloat16 for each number, or two, whose sum is the number to 2^-17 of itself.
 
 The library is built when the package is installed, where there is a C compiler (hatch_build.py). It knows nothing of Python and
 is called through ctypes, which lets other threads run meanwhile. Whoever makes a record of tensors keeps the tensors: a record
 holds addresses.
 
-Shapes: T tokens in the pack, I inputs, O outputs, D hidden. P is O rounded up to a multiple of 64.
+Shapes: T tokens in the pack, I inputs, O outputs, D hidden. P is O rounded up to a multiple of 64, S the lines of 64 bytes
+of a row.
 """
 
 from __future__ import annotations
 
 import ctypes
+import mmap
+from collections.abc import Callable
 from ctypes import POINTER, c_double, c_int, c_int64, c_void_p
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,8 +25,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LIBRARY = Path(__file__).parent / "libfivefold.so"
-PANEL, QUAD = 64, 4
-"""Outputs and inputs that stand together in a packed matrix."""
+PANEL, TILE, WORD, LINE = 64, 16, 4, 64
+"""Outputs of a panel; outputs of a tile, and its rows; bytes of what is added to one output at once, and of a tile's row."""
+BYTES, TWO_PARTS, TWO_BY_ONE = 0, 2, 3
+"""Forms of numbers: 8 bits; one bfloat16 or two; inputs of two and weights of one, which is all there is to them."""
 LANES = 16
 """What divides inputs and hidden sizes that the kernels can take."""
 
@@ -38,6 +45,7 @@ class LinearRecord(ctypes.Structure):
     _fields_ = [
         ("inputs", c_int64),
         ("outputs", c_int64),
+        ("form", c_int64),
         ("weight", c_void_p),
         ("scale", c_void_p),
         ("bias", c_void_p),
@@ -101,8 +109,8 @@ class Kernels:
     def __init__(self) -> None:
         library = ctypes.CDLL(str(LIBRARY))
         try:
-            self._supported, self._tiles, self._linear, self._encode = (
-                getattr(library, f"fivefold_{name}") for name in ("supported", "tiles", "linear", "encode")
+            self._supported, self._floats, self._tiles, self._linear, self._encode = (
+                getattr(library, f"fivefold_{name}") for name in ("supported", "floats", "tiles", "linear", "encode")
             )
         except AttributeError as error:  # a checkout went on and its library did not
             raise OSError(str(error)) from None
@@ -114,8 +122,14 @@ class Kernels:
         """Whether this processor has what they need."""
         return bool(self._supported())
 
+    @property
+    def floats(self) -> bool:
+        """Whether it also has what they need to multiply floats."""
+        return self.supported and bool(self._floats())
+
     def use_tiles(self, wanted: bool) -> bool:
-        """Use AMX where the processor has it, as at first, or never, in the whole process -> whether it is used from now on."""
+        """Use AMX for bytes where the processor has it, as at first, or never, in the whole process -> whether it is used
+        from now on."""
         return bool(self._tiles(int(wanted)))
 
     def linear(self, record: LinearRecord, tasks: Tensor, x: Tensor) -> Tensor:
@@ -143,10 +157,87 @@ def lack_of_kernels() -> str:
         return "fivefold's own kernels were not built when this version was installed: that takes a C compiler"
 
 
-def pack_codes(codes: Tensor) -> Tensor:
-    """int8 [O, I] -> [P / 64, I / 4, 64, 4], filled up with zeros: the order in which the kernels read."""
-    filled = F.pad(codes, (0, 0, 0, -len(codes) % PANEL))
-    return filled.view(-1, PANEL, filled.shape[1] // QUAD, QUAD).transpose(1, 2).contiguous()
+def lack_of_floats() -> str:
+    """The same for floats."""
+    return lack_of_kernels() or ("" if Kernels().floats else "the processor has no amx_bf16")
+
+
+class Pages:
+    """Memory for the weights of a model, end to end, in large pages where the system has them.
+
+    To read all weights is most of the time of a single short text, and to find small pages a good part of that.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            self._memory.madvise(mmap.MADV_HUGEPAGE)
+        self._taken = 0
+
+    def take(self, size: int) -> Tensor:
+        """The next bytes [size], from a whole line on, which keep the memory as long as they are there."""
+        start = self._taken
+        self._taken += -(-size // LINE) * LINE
+        return torch.frombuffer(self._memory, dtype=torch.uint8, count=size, offset=start)
+
+
+def packed_size(outputs: int, inputs: int, form: int) -> int:
+    """Bytes of a packed matrix, whole lines."""
+    parts, width = 2 if form == TWO_PARTS else 1, 2 if form else 1
+    return -(-outputs // PANEL) * PANEL * parts * -(-inputs * width // LINE) * LINE
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A matrix in the order in which the kernels read, bytes [P / 64, 2, S, parts, 2, 16, 16, 4].
+
+    In 8 bits with the scales of its rows and their sums, [O] both.
+    """
+
+    form: int
+    weight: Tensor
+    scales: Tensor | None = None
+    sums: Tensor | None = None
+
+
+def pack_codes(codes: Tensor, scales: Tensor, pages: Pages | None = None) -> Packed:
+    """int8 [O, I] and scales [O]."""
+    return Packed(BYTES, _packed(codes, BYTES, lambda rows: rows[None], pages), scales, codes.sum(1) * scales)
+
+
+def float_form(weight: Tensor, parts: int) -> int:
+    """How float [O, I] is packed for inputs of so many bfloat16: a second part of what is all zeros is left out."""
+    return TWO_BY_ONE if parts == TWO_PARTS and torch.equal(weight.bfloat16().to(weight.dtype), weight) else parts
+
+
+def pack_floats(weight: Tensor, form: int, pages: Pages | None = None) -> Packed:
+    """float [O, I] as one bfloat16, the nearest, or two, the second for what the first leaves."""
+
+    def split(rows: Tensor) -> Tensor:
+        first = rows.bfloat16()
+        return torch.stack((first, (rows.float() - first.float()).bfloat16())) if form == TWO_PARTS else first[None]
+
+    return Packed(form, _packed(weight.detach(), form, split, pages))
+
+
+def _packed(matrix: Tensor, form: int, parts: Callable[[Tensor], Tensor], pages: Pages | None) -> Tensor:
+    """A matrix [O, I] to the bytes of `Packed`, a panel at a time, for little memory beside; `parts` makes rows
+    [parts, rows, I]."""
+    outputs, inputs = matrix.shape
+    size = packed_size(outputs, inputs, form)
+    into = torch.empty(size, dtype=torch.uint8) if pages is None else pages.take(size)
+    panels = into.view(torch.int32).view(-(-outputs // PANEL), -1)
+    for i, panel in enumerate(panels):
+        panel.copy_(_tiles(parts(matrix[i * PANEL : (i + 1) * PANEL])).flatten())
+    return into
+
+
+def _tiles(parts: Tensor) -> Tensor:
+    """Up to a panel of rows [parts, rows, I] -> words of tiles, int32 [2, S, parts, 2, 16, 16], filled up with zeros."""
+    step = LINE // parts.element_size()
+    filled = F.pad(parts, (0, -parts.shape[2] % step, 0, -parts.shape[1] % PANEL)).contiguous()
+    words = filled.view(torch.int32).view(len(parts), 2, 2, TILE, filled.shape[2] // step, LINE // WORD)
+    return words.permute(1, 4, 0, 2, 5, 3)
 
 
 def fill(x: Tensor) -> Tensor:

@@ -2,9 +2,9 @@
 #include "kernels.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
 
-#define LINE 64         /* bytes of a line of a cache */
-#define ROWS_A_UNIT 16  /* tokens of a unit of work where each is done by itself */
+#define ROWS_A_UNIT 16 /* tokens of a unit of work where each is done by itself */
 
 int fivefold_supported(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
@@ -15,51 +15,80 @@ int fivefold_supported(void) {
 /* One stage: a linear, or what stands between two of them. Each member has its own. */
 struct stage {
     const struct linear *linear;
-    const float *in; /* rows to round [T, I] */
+    const float *in; /* rows to encode [T, I] */
     struct codes codes;
     struct products out;
-    int64_t tokens;
+    int64_t tokens, piece;
+    uint8_t *partial; /* sums of the pieces so far */
 };
 
-static void round_rows(void *job, int64_t unit, int member) {
+static void encode_some(void *job, int64_t unit, int member) {
     const struct stage *stage = job;
     (void)member;
     const int64_t first = unit * ROWS_A_UNIT;
-    quantize_rows(stage->linear, stage->in, &stage->codes, first, least(stage->tokens, first + ROWS_A_UNIT));
+    encode_rows(stage->linear, stage->in, &stage->codes, first, least(stage->tokens, first + ROWS_A_UNIT));
+}
+
+static void project_some(void *job, int64_t unit, int member) {
+    const struct stage *stage = job;
+    (void)member;
+    const int64_t first = unit * ROWS_A_UNIT;
+    project_codes(stage->linear, &stage->codes, first, least(stage->tokens, first + ROWS_A_UNIT));
 }
 
 static void multiply_panel(void *job, int64_t unit, int member) {
     const struct stage *stage = job;
     (void)member;
-    multiply(stage->linear, &stage->codes, stage->tokens, unit, &stage->out);
+    multiply(stage->linear, &stage->codes, stage->tokens, stage->piece, unit, stage->partial, &stage->out);
 }
 
-/* Point a stage at a linear. Rows of codes begin a line apart, so that those of a tile do not fall on the same lines of the cache. */
+/* Rows of codes begin a line apart, so that those of a tile do not fall on the same lines of the cache. */
+static int64_t codes_stride(const struct linear *linear) { return row_bytes(linear) + LINE; }
+
+/* Point a stage at a linear. */
 static void turn_to(struct stage *stage, const struct linear *linear) {
     stage->linear = linear;
-    stage->codes.stride = rounded(linear->inputs, LINE) + LINE;
+    stage->codes.stride = codes_stride(linear);
 }
 
-static void share_rounding(struct team *team, int member, struct stage *stage, const struct linear *linear, const float *in) {
+static void share_encoding(struct team *team, int member, struct stage *stage, const struct linear *linear, const float *in) {
     turn_to(stage, linear);
     stage->in = in;
-    team_share(team, member, parts(stage->tokens, ROWS_A_UNIT), round_rows, stage);
+    team_share(team, member, parts(stage->tokens, ROWS_A_UNIT), encode_some, stage);
 }
 
 static void share_product(struct team *team, int member, struct stage *stage, struct products out) {
     stage->out = out;
-    team_share(team, member, product_units(stage->linear, stage->tokens), multiply_panel, stage);
+    for (stage->piece = 0; stage->piece < product_pieces(stage->linear); stage->piece++)
+        team_share(team, member, product_units(stage->linear, stage->tokens), multiply_panel, stage);
 }
 
-static struct products rows_of(float *y, int64_t outputs, bool gelu) { return (struct products){y, outputs, PANEL, gelu}; }
+static struct products rows_of(float *y, int64_t outputs) {
+    return (struct products){.y = y, .row_stride = outputs, .panel_stride = PANEL};
+}
 
-static struct products panels_of(float *y, int64_t tokens) { return (struct products){y, PANEL, tokens * PANEL, false}; }
+static struct products panels_of(float *y, int64_t tokens) {
+    return (struct products){.y = y, .row_stride = PANEL, .panel_stride = tokens * PANEL};
+}
 
 static int64_t highest_rank(const struct linear *linear) {
     int64_t rank = 0;
     for (int64_t task = 0; task < linear->tasks; task++)
         rank = most(rank, linear->terms[task].rank);
     return rank;
+}
+
+/* Memory for all activations of a call, where it is much in large pages: the system gives it page by page as it is written to. */
+static char *open_arena(int64_t size) {
+    const int64_t page = 1 << 21;
+    if (size < 2 * page)
+        return aligned_alloc(LINE, rounded(size, LINE));
+    char *arena = aligned_alloc(page, rounded(size, page));
+#ifdef MADV_HUGEPAGE
+    if (arena)
+        madvise(arena, size, MADV_HUGEPAGE);
+#endif
+    return arena;
 }
 
 /* Take `bytes` of an arena, from a whole line on. */
@@ -69,20 +98,34 @@ static void *take(char **arena, int64_t bytes) {
     return taken;
 }
 
-static int64_t rows_size(int64_t tokens, int64_t inputs) { return rounded(tokens, TILED_ROWS) * (rounded(inputs, LINE) + LINE); }
+/* Bytes of the codes of so many tokens for any of these linears, and for their factors. */
+struct need {
+    int64_t tokens, codes, rank, partial;
+};
 
-static int64_t codes_size(int64_t tokens, int64_t inputs, int64_t rank) {
-    return rows_size(tokens, inputs) + 2 * rounded(tokens * (int64_t)sizeof(float), LINE) +
-           rounded(tokens * rank * (int64_t)sizeof(float), LINE);
+static struct need need_for(int64_t tokens) { return (struct need){.tokens = tokens}; }
+
+static void need_also(struct need *need, const struct linear *linear) {
+    need->codes = most(need->codes, rounded(need->tokens, TILED_ROWS) * codes_stride(linear));
+    need->rank = most(need->rank, highest_rank(linear));
+    need->partial = most(need->partial, partial_size(linear, need->tokens));
 }
 
-static struct codes take_codes(char **arena, int64_t tokens, int64_t inputs, int64_t rank, const int32_t *tasks) {
-    struct codes codes = {.rank = rank, .tasks = tasks};
-    codes.codes = take(arena, rows_size(tokens, inputs));
-    codes.scale = take(arena, tokens * sizeof(float));
-    codes.low = take(arena, tokens * sizeof(float));
-    codes.factors = take(arena, tokens * rank * sizeof(float));
-    return codes;
+static int64_t floats_size(int64_t count) { return rounded(count * (int64_t)sizeof(float), LINE); }
+
+static int64_t needed_size(const struct need *need) {
+    const int64_t floats = 2 * floats_size(need->tokens) + floats_size(need->tokens * need->rank);
+    return rounded(need->codes, LINE) + floats + rounded(need->partial, LINE);
+}
+
+static void take_needed(char **arena, const struct need *need, const int32_t *tasks, struct stage *stage) {
+    struct codes codes = {.rank = need->rank, .tasks = tasks};
+    codes.codes = take(arena, need->codes);
+    codes.scale = take(arena, floats_size(need->tokens));
+    codes.low = take(arena, floats_size(need->tokens));
+    codes.factors = take(arena, floats_size(need->tokens * need->rank));
+    stage->codes = codes;
+    stage->partial = take(arena, need->partial);
 }
 
 /* ---- one linear ---- */
@@ -97,18 +140,19 @@ static void run_linear(void *job, struct team *team, int member) {
     const struct single *single = job;
     struct stage stage = single->stage;
     tiles_open();
-    share_rounding(team, member, &stage, stage.linear, single->x);
-    share_product(team, member, &stage, rows_of(single->y, stage.linear->outputs, false));
+    share_encoding(team, member, &stage, stage.linear, single->x);
+    share_product(team, member, &stage, rows_of(single->y, stage.linear->outputs));
     tiles_close();
 }
 
 int fivefold_linear(const struct linear *linear, const int32_t *tasks, int64_t tokens, const float *x, float *y, int threads) {
-    const int64_t rank = highest_rank(linear);
-    char *arena = aligned_alloc(LINE, codes_size(tokens, linear->inputs, rank)), *at = arena;
+    struct need need = need_for(tokens);
+    need_also(&need, linear);
+    char *arena = open_arena(needed_size(&need)), *at = arena;
     if (!arena)
         return -1;
     struct single single = {.stage = {.linear = linear, .tokens = tokens}, .x = x, .y = y};
-    single.stage.codes = take_codes(&at, tokens, linear->inputs, rank, tasks);
+    take_needed(&at, &need, tasks, &single.stage);
     team_run(threads, run_linear, &single);
     free(arena);
     return 0;
@@ -120,7 +164,7 @@ struct pass {
     const struct encoder *encoder;
     const struct pack *pack;
     float *x;      /* [T, D] */
-    float *wide;   /* queries, keys and values in panels, or the inner activations [T, F] */
+    float *wide;   /* queries, keys and values in panels, or the inner activations: [T, F], of floats their codes */
     float *narrow; /* [T, D] */
     float *scratch; /* of each member */
     int64_t scratch_size;
@@ -142,7 +186,7 @@ static void settle_rows(void *job, int64_t unit, int member) {
     for (int64_t t = first; t < stop; t++)
         add_and_normalize(pass->norm, pass->x + t * hidden, pass->narrow + t * hidden, hidden, pass->x + t * hidden);
     if (pass->stage.linear)
-        quantize_rows(pass->stage.linear, pass->x, &pass->stage.codes, first, stop);
+        encode_rows(pass->stage.linear, pass->x, &pass->stage.codes, first, stop);
 }
 
 static void share_settling(struct team *team, int member, struct pass *pass, const struct norm *norm, const struct linear *next) {
@@ -153,33 +197,41 @@ static void share_settling(struct team *team, int member, struct pass *pass, con
     team_share(team, member, parts(pass->pack->tokens, ROWS_A_UNIT), settle_rows, pass);
 }
 
+/* narrow = the second linear of GELU of the first. In bytes the rows between them are whole before they are rounded; in floats they are
+ * written as codes at once. */
+static void share_mlp(struct team *team, int member, struct pass *pass, const struct layer *layer) {
+    struct stage inner = pass->stage, *down = &pass->stage;
+    if (layer->down->form == BYTES) {
+        struct products out = rows_of(pass->wide, pass->encoder->inner);
+        out.gelu = true;
+        share_product(team, member, &pass->stage, out);
+        share_encoding(team, member, down, layer->down, pass->wide);
+    } else {
+        down = &inner;
+        inner.codes.codes = (uint8_t *)pass->wide;
+        turn_to(&inner, layer->down);
+        share_product(team, member, &pass->stage, (struct products){.codes = &inner.codes, .gelu = true});
+        if (layer->down->tasks)
+            team_share(team, member, parts(inner.tokens, ROWS_A_UNIT), project_some, &inner);
+    }
+    share_product(team, member, down, rows_of(pass->narrow, pass->encoder->hidden));
+}
+
 static void run_layers(void *job, struct team *team, int member) {
     struct pass pass = *(const struct pass *)job;
     const struct encoder *encoder = pass.encoder;
     tiles_open();
-    share_rounding(team, member, &pass.stage, encoder->layers->qkv, pass.x);
+    share_encoding(team, member, &pass.stage, encoder->layers->qkv, pass.x);
     for (const struct layer *layer = encoder->layers, *end = layer + encoder->count; layer < end; layer++) {
         share_product(team, member, &pass.stage, panels_of(pass.wide, pass.pack->tokens));
         team_share(team, member, pass.pack->texts * encoder->heads, attend_head, &pass);
-        share_rounding(team, member, &pass.stage, layer->out, pass.narrow);
-        share_product(team, member, &pass.stage, rows_of(pass.narrow, encoder->hidden, false));
+        share_encoding(team, member, &pass.stage, layer->out, pass.narrow);
+        share_product(team, member, &pass.stage, rows_of(pass.narrow, encoder->hidden));
         share_settling(team, member, &pass, &layer->first, layer->up);
-        share_product(team, member, &pass.stage, rows_of(pass.wide, encoder->inner, true));
-        share_rounding(team, member, &pass.stage, layer->down, pass.wide);
-        share_product(team, member, &pass.stage, rows_of(pass.narrow, encoder->hidden, false));
+        share_mlp(team, member, &pass, layer);
         share_settling(team, member, &pass, &layer->second, layer + 1 < end ? layer[1].qkv : NULL);
     }
     tiles_close();
-}
-
-static int64_t encoder_rank(const struct encoder *encoder) {
-    int64_t rank = 0;
-    for (const struct layer *layer = encoder->layers; layer < encoder->layers + encoder->count; layer++) {
-        const struct linear *linears[] = {layer->qkv, layer->out, layer->up, layer->down};
-        for (int i = 0; i < 4; i++)
-            rank = most(rank, highest_rank(linears[i]));
-    }
-    return rank;
 }
 
 static int64_t longest_text(const struct pack *pack) {
@@ -189,21 +241,33 @@ static int64_t longest_text(const struct pack *pack) {
     return length;
 }
 
+/* What all linears need, and bytes for what stands between them. */
+static struct need encoder_need(const struct encoder *encoder, int64_t tokens, int64_t *wide) {
+    struct need need = need_for(tokens);
+    *wide = floats_size(tokens * most(rounded(3 * encoder->hidden, PANEL), encoder->inner));
+    for (const struct layer *layer = encoder->layers; layer < encoder->layers + encoder->count; layer++) {
+        const struct linear *linears[] = {layer->qkv, layer->out, layer->up, layer->down};
+        for (int i = 0; i < 4; i++)
+            need_also(&need, linears[i]);
+        *wide = most(*wide, rounded(tokens, TILED_ROWS) * codes_stride(layer->down));
+    }
+    return need;
+}
+
 int fivefold_encode(const struct encoder *encoder, const struct pack *pack, float *x, int threads) {
-    const int64_t hidden = encoder->hidden, inputs = most(hidden, encoder->inner), rank = encoder_rank(encoder), tokens = pack->tokens;
-    const int64_t wide = tokens * most(rounded(3 * hidden, PANEL), encoder->inner) * (int64_t)sizeof(float);
-    const int64_t narrow = tokens * hidden * (int64_t)sizeof(float);
-    struct pass pass = {.encoder = encoder, .pack = pack, .x = x, .stage = {.tokens = tokens}};
-    pass.scratch_size = rounded(attention_scratch(longest_text(pack), hidden / encoder->heads), LINE);
-    const int64_t scratch = threads * pass.scratch_size * (int64_t)sizeof(float);
-    const int64_t size = rounded(wide, LINE) + rounded(narrow, LINE) + scratch + codes_size(tokens, inputs, rank);
-    char *arena = aligned_alloc(LINE, size), *at = arena;
+    int64_t wide;
+    const struct need need = encoder_need(encoder, pack->tokens, &wide);
+    const int64_t narrow = floats_size(pack->tokens * encoder->hidden);
+    struct pass pass = {.encoder = encoder, .pack = pack, .x = x, .stage = {.tokens = pack->tokens}};
+    pass.scratch_size = rounded(attention_scratch(encoder, longest_text(pack)), LINE);
+    const int64_t scratch = floats_size(threads * pass.scratch_size);
+    char *arena = open_arena(wide + narrow + scratch + needed_size(&need)), *at = arena;
     if (!arena)
         return -1;
     pass.wide = take(&at, wide);
     pass.narrow = take(&at, narrow);
     pass.scratch = take(&at, scratch);
-    pass.stage.codes = take_codes(&at, tokens, inputs, rank, pack->tasks);
+    take_needed(&at, &need, pack->tasks, &pass.stage);
     team_run(threads, run_layers, &pass);
     free(arena);
     return 0;

@@ -1,110 +1,133 @@
-/* Products of bytes: six tokens by a panel of 64 outputs at a time, their 24 vectors of sums in registers from the first input to the last;
- * or tiles (tiles.c).
+/* Products, a panel of 64 outputs for some hundred tokens at a time: sums in tiles (tiles.c) or in registers (sums.c), each finished
+ * (finish.c) as soon as it is there; by tiles while the next one is made.
  *
  * A panel of weights stays in the second cache while all tokens of a unit pass by, and the next one is fetched meanwhile.
  */
 #include "kernels.h"
-#include "simd.h"
 
-#include <string.h>
+#define FETCH(address) __builtin_prefetch(address, 0, 2) /* to the second cache */
+#define MOST_STEPS 64            /* lines of a row, of all parts together, that a piece has */
+#define CODES_TOGETHER (1 << 19) /* bytes of codes of a unit of work, unless its rows then were */
+#define LEAST_ROWS 256           /* fewer */
+#define MOST_ROWS 512            /* or more than these */
 
-#define TILE 6 /* tokens whose sums are in registers together */
-#define VECTORS (PANEL / LANES)
-#define LINE 64 /* bytes of a line of a cache */
+static bool tiled(const struct linear *linear) { return linear->form || tiles_in_use(); }
 
-/* Sums [rows, PANEL] of products of codes, `quads` times four; and `lines` lines are fetched at `ahead` for every four inputs. */
-INLINE void sum_products(const int rows, const uint8_t *codes, int64_t stride, const int8_t *panel, int64_t quads, const int8_t *ahead,
-                         int64_t lines, int32_t *into) {
-    __m512i sums[TILE][VECTORS];
-    const uint8_t *row[TILE];
-    UNROLL for (int r = 0; r < rows; r++) {
-        row[r] = codes + r * stride;
-        UNROLL for (int v = 0; v < VECTORS; v++) sums[r][v] = _mm512_setzero_si512();
-    }
-    for (int64_t k = 0; k < quads; k++, panel += PANEL * QUAD) {
-        __m512i weights[VECTORS];
-        UNROLL for (int v = 0; v < VECTORS; v++) weights[v] = _mm512_loadu_si512(panel + v * LINE);
-        for (int64_t line = 0; line < lines; line++, ahead += LINE)
-            _mm_prefetch((const char *)ahead, _MM_HINT_T1);
-        UNROLL for (int r = 0; r < rows; r++) {
-            int32_t four;
-            memcpy(&four, row[r] + k * QUAD, QUAD);
-            const __m512i inputs = _mm512_set1_epi32(four);
-            UNROLL for (int v = 0; v < VECTORS; v++) sums[r][v] = _mm512_dpbusd_epi32(sums[r][v], inputs, weights[v]);
-        }
-    }
-    UNROLL for (int r = 0; r < rows; r++) {
-        UNROLL for (int v = 0; v < VECTORS; v++) _mm512_storeu_si512(into + r * PANEL + v * LANES, sums[r][v]);
-    }
+static int64_t steps_of(const struct linear *linear) { return part_bytes(linear) / LINE; }
+
+int64_t product_pieces(const struct linear *linear) {
+    return tiled(linear) ? parts(steps_of(linear) * parts_of(linear), MOST_STEPS) : 1;
 }
 
-/* The same for a number of rows that is known only here. Not inline: its loops need all registers. */
-AVX512 static __attribute__((noinline)) void sum_rows(int64_t rows, const uint8_t *codes, int64_t stride, const int8_t *panel,
-                                                      int64_t quads, const int8_t *ahead, int64_t lines, int32_t *into) {
-    switch (rows) {
-    case 1: sum_products(1, codes, stride, panel, quads, ahead, lines, into); break;
-    case 2: sum_products(2, codes, stride, panel, quads, ahead, lines, into); break;
-    case 3: sum_products(3, codes, stride, panel, quads, ahead, lines, into); break;
-    case 4: sum_products(4, codes, stride, panel, quads, ahead, lines, into); break;
-    case 5: sum_products(5, codes, stride, panel, quads, ahead, lines, into); break;
-    default: sum_products(TILE, codes, stride, panel, quads, ahead, lines, into);
-    }
+int64_t partial_size(const struct linear *linear, int64_t tokens) {
+    return product_pieces(linear) == 1 ? 0 : parts(linear->outputs, PANEL) * rounded(tokens, TILED_ROWS) * PANEL * (int64_t)sizeof(float);
 }
 
-/* One token's sums of a panel to floats: scales, bias, lowest value, the task's term, and GELU where asked for. */
-INLINE void finish_row(const struct linear *linear, const struct codes *in, int64_t row, int64_t output, const int32_t *sums,
-                       const bool gelu, float *y) {
-    const int32_t task = in->tasks[row];
-    const struct term *term = task >= 0 && task < linear->tasks ? linear->terms + task : NULL;
-    const __m512 scale = _mm512_set1_ps(in->scale[row]), low = _mm512_set1_ps(in->low[row]);
-    __m512 part[VECTORS];
-    UNROLL for (int v = 0; v < VECTORS; v++) {
-        const int64_t o = output + v * LANES;
-        part[v] = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(sums + v * LANES)), _mm512_loadu_ps(linear->scale + o));
-        part[v] = _mm512_fmadd_ps(part[v], scale, _mm512_loadu_ps(linear->bias + o));
-        part[v] = _mm512_fmadd_ps(low, _mm512_loadu_ps(linear->sums + o), part[v]);
-    }
-    const int64_t width = rounded(linear->outputs, PANEL);
-    for (int64_t r = 0; term && r < term->rank; r++) {
-        const __m512 factor = _mm512_set1_ps(in->factors[row * in->rank + r]);
-        const float *up = term->up + r * width + output;
-        UNROLL for (int v = 0; v < VECTORS; v++) part[v] = _mm512_fmadd_ps(factor, _mm512_loadu_ps(up + v * LANES), part[v]);
-    }
-    UNROLL for (int v = 0; v < VECTORS; v++)
-        _mm512_mask_storeu_ps(y + v * LANES, lanes_before(linear->outputs, output + v * LANES), gelu ? gelu_16(part[v]) : part[v]);
-}
-
-AVX512 static void finish(const struct linear *linear, const struct codes *in, int64_t first, int64_t rows, int64_t panel,
-                          const int32_t *sums, const struct products *into) {
-    float *y = into->y + panel * into->panel_stride + first * into->row_stride;
-    for (int64_t r = 0; r < rows; r++, sums += PANEL, y += into->row_stride) {
-        if (into->gelu)
-            finish_row(linear, in, first + r, panel * PANEL, sums, true, y);
-        else
-            finish_row(linear, in, first + r, panel * PANEL, sums, false, y);
-    }
+/* Rows of a unit: their codes leave most of the second cache to weights and sums, but fewer rows would wait for weights; as few units
+ * as that gives, all of the same size. */
+static int64_t rows_together(const struct linear *linear, int64_t tokens) {
+    const int64_t bytes = least(row_bytes(linear), MOST_STEPS * LINE);
+    const int64_t rows = least(MOST_ROWS, most(LEAST_ROWS, CODES_TOGETHER / bytes));
+    return rounded(parts(tokens, parts(tokens, rows)), TILED_ROWS);
 }
 
 int64_t product_units(const struct linear *linear, int64_t tokens) {
-    return parts(tokens, ROWS_TOGETHER) * parts(linear->outputs, PANEL);
+    return parts(tokens, rows_together(linear, tokens)) * parts(linear->outputs, PANEL);
 }
 
-AVX512 void multiply(const struct linear *linear, const struct codes *in, int64_t tokens, int64_t unit, const struct products *into) {
-    const int64_t panels = parts(linear->outputs, PANEL), quads = linear->inputs / QUAD, size = quads * QUAD * PANEL;
-    const int64_t at = unit % panels, start = unit / panels * ROWS_TOGETHER, stop = least(tokens, start + ROWS_TOGETHER);
-    const int8_t *panel = linear->weight + at * size, *next = at + 1 < panels ? panel + size : linear->weight;
-    const bool tiled = tiles_in_use() && linear->inputs % TILE_INPUTS == 0;
-    const int64_t together = tiled ? TILED_ROWS : TILE;
-    /* The first `fetching` tiles share the next panel's lines, of which there are VECTORS for every four inputs. */
-    const int64_t tiles = parts(stop - start, TILE), fetching = tiles < 2 ? 1 : tiles < VECTORS ? 2 : VECTORS;
-    int32_t sums[TILED_ROWS * PANEL];
-    for (int64_t row = start, tile = 0; row < stop; row += together, tile++) {
-        const int64_t rows = least(together, stop - row), lines = tile < fetching ? VECTORS / fetching : 0;
-        const uint8_t *codes = in->codes + row * in->stride;
-        if (tiled)
-            sum_tiles(rows, codes, in->stride, panel, linear->inputs, sums);
-        else
-            sum_rows(rows, codes, in->stride, panel, quads, next + tile * lines * quads * LINE, lines, sums);
-        finish(linear, in, row, rows, at, sums, into);
+/* One unit: rows from `start` to `stop` by a panel, and the panel that comes next. */
+struct unit {
+    const struct linear *linear;
+    const struct codes *in;
+    const struct products *into;
+    int64_t start, stop, panel;
+    const uint8_t *weight, *next;
+};
+
+static void finish_rows(const struct unit *unit, int64_t first, int64_t rows, const int32_t *sums) {
+    for (int64_t r = 0; r < rows; r++)
+        finish_row(unit->linear, unit->in, first + r, unit->panel, sums + r * PANEL, unit->into);
+}
+
+/* The first `fetching` groups of rows share the next panel's lines, of which there are four for every four inputs. */
+static void multiply_by_vectors(const struct unit *unit) {
+    const int64_t groups = parts(unit->stop - unit->start, SUMMED_ROWS), fetching = groups < 2 ? 1 : groups < 4 ? 2 : 4;
+    const int64_t steps = steps_of(unit->linear), size = steps * LINE * PANEL;
+    int32_t sums[SUMMED_ROWS * PANEL];
+    for (int64_t row = unit->start, group = 0; row < unit->stop; row += SUMMED_ROWS, group++) {
+        const int64_t rows = least(SUMMED_ROWS, unit->stop - row), lines = group < fetching ? 4 / fetching : 0;
+        sum_codes(rows, unit->in->codes + row * unit->in->stride, unit->in->stride, unit->weight, steps,
+                 unit->next + group * size / fetching, lines, sums);
+        finish_rows(unit, row, rows, sums);
     }
+}
+
+/* While sums are made: those before are finished, row by row, and lines of the next panel fetched. */
+struct follower {
+    struct beside beside;
+    const struct unit *unit;
+    int64_t first, rows;
+    const int32_t *sums;
+    const uint8_t *ahead;
+    int64_t half;                /* bytes from a panel's one half to the other */
+    int64_t line, lines, portion; /* which line is next, how many there are in a half, how many are for each portion */
+};
+
+static void follow(struct beside *beside, int64_t i) {
+    struct follower *own = (struct follower *)beside;
+    for (int64_t stop = least(2 * own->lines, own->line + own->portion); own->line < stop; own->line++)
+        FETCH(own->ahead + own->line / own->lines * own->half + own->line % own->lines * LINE);
+    if (i < own->rows)
+        finish_row(own->unit->linear, own->unit->in, own->first + i, own->unit->panel, own->sums + i * PANEL, own->unit->into);
+}
+
+/* Steps of a piece, and where it begins. */
+struct piece {
+    int64_t first, steps;
+    bool begins, ends;
+};
+
+static struct piece cut(const struct linear *linear, int64_t piece) {
+    const int64_t steps = steps_of(linear), most_steps = MOST_STEPS / parts_of(linear), first = piece * most_steps;
+    return (struct piece){first, least(most_steps, steps - first), piece == 0, first + most_steps >= steps};
+}
+
+static void multiply_by_tiles(const struct unit *unit, struct piece piece, uint8_t *partial) {
+    const struct linear *linear = unit->linear;
+    const int64_t step = 2 * weight_parts(linear->form) * TILE_BYTES, from = piece.first * step, half = steps_of(linear) * step;
+    const int64_t block = TILED_ROWS * PANEL * sizeof(int32_t), blocks = parts(unit->stop - unit->start, TILED_ROWS);
+    int32_t sums[2][TILED_ROWS * PANEL];
+    struct follower follower = {.beside = {follow}, .unit = unit, .ahead = unit->next + from, .half = half};
+    follower.lines = piece.steps * step / LINE;
+    follower.portion = unit->stop - unit->start > TILE_SIDE ? parts(2 * follower.lines, blocks * TILED_ROWS) : 0; /* few fetch their own */
+    struct tiled tiled = {.form = linear->form, .steps = piece.steps, .stride = unit->in->stride, .second = part_bytes(linear),
+                          .right = unit->weight + from, .half = half};
+    for (int64_t i = 0; i < blocks; i++, partial += block) {
+        const int64_t row = unit->start + i * TILED_ROWS;
+        tiled.rows = least(TILED_ROWS, unit->stop - row);
+        tiled.left = unit->in->codes + row * tiled.stride + piece.first * LINE;
+        tiled.from = piece.begins ? NULL : partial;
+        tiled.into = piece.ends ? (uint8_t *)sums[i % 2] : partial;
+        sum_tiles(&tiled, &follower.beside);
+        if (piece.ends) {
+            follower.first = row;
+            follower.rows = tiled.rows;
+            follower.sums = sums[i % 2];
+        }
+    }
+    finish_rows(unit, follower.first, follower.rows, follower.sums);
+}
+
+void multiply(const struct linear *linear, const struct codes *in, int64_t tokens, int64_t piece, int64_t unit, uint8_t *partial,
+              const struct products *into) {
+    const int64_t panels = parts(linear->outputs, PANEL), size = weight_parts(linear->form) * part_bytes(linear) * PANEL;
+    const int64_t panel = unit % panels, rows = rows_together(linear, tokens), start = unit / panels * rows;
+    const struct unit own = {.linear = linear, .in = in, .into = into, .start = start, .stop = least(tokens, start + rows),
+                             .panel = panel, .weight = linear->weight + panel * size,
+                             .next = linear->weight + (panel + 1) % panels * size};
+    const int64_t place = (panel * rounded(tokens, TILED_ROWS) + start) * PANEL * (int64_t)sizeof(float);
+    if (tiled(linear))
+        multiply_by_tiles(&own, cut(linear, piece), partial + place);
+    else
+        multiply_by_vectors(&own);
 }

@@ -1,8 +1,9 @@
-/* What is done token by token: rounding to 8 bits with the task's low-rank factors, and LayerNorm. */
+/* What is done token by token: rounding, to 8 bits or to bfloat16, with the task's low-rank factors; and LayerNorm. */
 #include "kernels.h"
 #include "simd.h"
 
 #include <math.h>
+#include <string.h>
 
 #define TOGETHER 4 /* rows and ranks whose sums of products are in registers together */
 #define AHEAD 1024 /* floats between what is read and what is fetched: most rows come from the last cache */
@@ -29,8 +30,37 @@ INLINE void round_to_bytes(const float *x, int64_t n, float scale, float low, ui
     }
 }
 
+BFLOAT16 void split(const float *x, int64_t n, void *high, void *low) {
+    for (int64_t i = 0; i < n; i += LANES) {
+        const __m512 part = _mm512_loadu_ps(x + i);
+        const __m256i near = (__m256i)_mm512_cvtneps_pbh(part);
+        _mm256_storeu_si256((__m256i *)((uint16_t *)high + i), near);
+        if (!low)
+            continue;
+        const __m512 wide = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(near), 16));
+        _mm256_storeu_si256((__m256i *)((uint16_t *)low + i), (__m256i)_mm512_cvtneps_pbh(_mm512_sub_ps(part, wide)));
+    }
+}
+
+/* Rows that are float32, for BYTES, or so many parts of it; bytes from one to the next, and from one part to the other. */
+struct source {
+    const uint8_t *rows;
+    int64_t stride, second;
+};
+
+INLINE __m512 widen(const uint8_t *x) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)x)), 16));
+}
+
+INLINE __m512 read_lanes(const enum form form, const uint8_t *row, int64_t second, int64_t i) {
+    if (form == BYTES)
+        return _mm512_loadu_ps((const float *)row + i);
+    return form == ONE_PART ? widen(row + 2 * i) : _mm512_add_ps(widen(row + 2 * i), widen(row + second + 2 * i));
+}
+
 /* factors [rows, ranks] = x [rows, n] times the transpose of `down` [ranks, n]. */
-INLINE void project(const int rows, const int ranks, const float *x, const float *down, int64_t n, float *factors, int64_t stride) {
+INLINE void project(const enum form form, const int rows, const int ranks, const struct source *x, int64_t first, const float *down,
+                    int64_t n, float *factors, int64_t stride) {
     __m512 sums[TOGETHER][TOGETHER];
     UNROLL for (int t = 0; t < rows; t++) {
         UNROLL for (int r = 0; r < ranks; r++) sums[t][r] = _mm512_setzero_ps();
@@ -39,7 +69,7 @@ INLINE void project(const int rows, const int ranks, const float *x, const float
         __m512 right[TOGETHER];
         UNROLL for (int r = 0; r < ranks; r++) right[r] = _mm512_loadu_ps(down + r * n + i);
         UNROLL for (int t = 0; t < rows; t++) {
-            const __m512 left = _mm512_loadu_ps(x + t * n + i);
+            const __m512 left = read_lanes(form, x->rows + (first + t) * x->stride, x->second, i);
             UNROLL for (int r = 0; r < ranks; r++) sums[t][r] = _mm512_fmadd_ps(left, right[r], sums[t][r]);
         }
     }
@@ -49,18 +79,28 @@ INLINE void project(const int rows, const int ranks, const float *x, const float
 }
 
 /* x A^T of so many rows of one task. */
-AVX512 static void project_rows(int64_t rows, const struct term *term, const float *x, int64_t n, float *factors, int64_t stride) {
-    for (int64_t r = 0; r < term->rank;) {
-        const int64_t ranks = term->rank - r < TOGETHER ? 1 : TOGETHER;
+INLINE void project_rows(const enum form form, int64_t rows, const struct term *term, const struct source *x, int64_t n, float *factors,
+                         int64_t stride) {
+    for (int64_t r = 0, ranks; r < term->rank; r += ranks) {
+        ranks = term->rank - r < TOGETHER ? 1 : TOGETHER;
         if (ranks == 1)
             for (int64_t t = 0; t < rows; t++)
-                project(1, 1, x + t * n, term->down + r * n, n, factors + t * stride + r, stride);
+                project(form, 1, 1, x, t, term->down + r * n, n, factors + t * stride + r, stride);
         else if (rows == TOGETHER)
-            project(TOGETHER, TOGETHER, x, term->down + r * n, n, factors + r, stride);
+            project(form, TOGETHER, TOGETHER, x, 0, term->down + r * n, n, factors + r, stride);
         else
             for (int64_t t = 0; t < rows; t++)
-                project(1, TOGETHER, x + t * n, term->down + r * n, n, factors + t * stride + r, stride);
-        r += ranks;
+                project(form, 1, TOGETHER, x, t, term->down + r * n, n, factors + t * stride + r, stride);
+    }
+}
+
+/* The same for rows in any form; not inline, its loops need all registers. */
+AVX512 static __attribute__((noinline)) void project_source(enum form form, int64_t rows, const struct term *term, const struct source *x,
+                                                            int64_t n, float *factors, int64_t stride) {
+    switch (form) {
+    case BYTES: project_rows(BYTES, rows, term, x, n, factors, stride); break;
+    case ONE_PART: project_rows(ONE_PART, rows, term, x, n, factors, stride); break;
+    default: project_rows(TWO_PARTS, rows, term, x, n, factors, stride);
     }
 }
 
@@ -72,17 +112,46 @@ INLINE int64_t of_one_task(const int32_t *tasks, int64_t first, int64_t stop) {
     return rows;
 }
 
-AVX512 void quantize_rows(const struct linear *linear, const float *x, const struct codes *into, int64_t first, int64_t stop) {
+/* Factors of some rows of one task. */
+static void factor(const struct linear *linear, enum form form, const struct source *x, int64_t rows, const struct codes *into,
+                   int64_t row) {
+    const int32_t task = into->tasks[row];
+    if (task >= 0 && task < linear->tasks)
+        project_source(form, rows, linear->terms + task, x, linear->inputs, into->factors + row * into->rank, into->rank);
+}
+
+/* One row of codes; past the last input there are zeros, as what is no number would not vanish beside a weight of zero. */
+AVX512 static void encode_row(const struct linear *linear, const float *x, const struct codes *into, int64_t row) {
+    const int64_t n = linear->inputs, part = part_bytes(linear);
+    uint8_t *codes = into->codes + row * into->stride;
+    if (linear->form == BYTES) {
+        find_range(x, n, into->scale + row, into->low + row);
+        round_to_bytes(x, n, into->scale[row], into->low[row], codes);
+        return;
+    }
+    uint8_t *low = parts_of(linear) == TWO_PARTS ? codes + part : NULL;
+    split(x, n, codes, low);
+    memset(codes + 2 * n, 0, part - 2 * n);
+    if (low)
+        memset(low + 2 * n, 0, part - 2 * n);
+}
+
+AVX512 void encode_rows(const struct linear *linear, const float *x, const struct codes *into, int64_t first, int64_t stop) {
     const int64_t n = linear->inputs;
     for (int64_t row = first, rows; row < stop; row += rows) {
         rows = of_one_task(into->tasks, row, stop);
-        for (int64_t t = row; t < row + rows; t++) {
-            find_range(x + t * n, n, into->scale + t, into->low + t);
-            round_to_bytes(x + t * n, n, into->scale[t], into->low[t], into->codes + t * into->stride);
-        }
-        const int32_t task = into->tasks[row];
-        if (task >= 0 && task < linear->tasks)
-            project_rows(rows, linear->terms + task, x + row * n, n, into->factors + row * into->rank, into->rank);
+        for (int64_t t = row; t < row + rows; t++)
+            encode_row(linear, x + t * n, into, t);
+        const struct source source = {(const uint8_t *)(x + row * n), n * sizeof *x, 0};
+        factor(linear, BYTES, &source, rows, into, row);
+    }
+}
+
+AVX512 void project_codes(const struct linear *linear, const struct codes *into, int64_t first, int64_t stop) {
+    for (int64_t row = first, rows; row < stop; row += rows) {
+        rows = of_one_task(into->tasks, row, stop);
+        const struct source source = {into->codes + row * into->stride, into->stride, part_bytes(linear)};
+        factor(linear, (enum form)parts_of(linear), &source, rows, into, row);
     }
 }
 

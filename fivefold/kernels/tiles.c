@@ -1,5 +1,5 @@
-/* Products on processors with AMX, whose tiles have 16 rows of 64 bytes. Of bytes: 16 tokens by 64 inputs, times 64 inputs by 16 outputs
- * as they lie in a panel; the sums are those of product.c to the bit, for they are whole numbers. And of bfloat16, for attention.
+/* Products on processors with AMX, whose tiles have 16 rows of 64 bytes: 16 tokens by 64 inputs in bytes or 32 in bfloat16, times as many
+ * inputs by 16 outputs as they lie in a panel. Sums of bytes are those of sums.c to the bit, for they are whole numbers. And those of attention.
  *
  * Rows past the last are read and their sums left alone.
  */
@@ -12,6 +12,8 @@ int fivefold_tiles(int want) {
     return there && wanted;
 }
 
+int fivefold_floats(void) { return there; }
+
 bool tiles_in_use(void) { return there && wanted; }
 
 #if defined(__clang__) || __GNUC__ >= 11
@@ -22,8 +24,9 @@ bool tiles_in_use(void) { return there && wanted; }
 
 #define AMX __attribute__((target("amx-tile,amx-int8,amx-bf16")))
 #define SIDE TILE_SIDE
+#define ALWAYS static inline AMX __attribute__((always_inline))
 #define SUMS_STRIDE (PANEL * sizeof(int32_t))
-#define PANEL_STRIDE (PANEL * QUAD)
+#define AHEAD (2 * TILE_BYTES) /* between what few tokens multiply and what is fetched: reading weights is all that takes time then */
 #define PERMISSION 0x1023 /* ARCH_REQ_XCOMP_PERM: Linux gives a process the state of tiles when it asks */
 #define TILE_DATA 18
 
@@ -44,7 +47,7 @@ AMX static void load_shape(void) {
     } shape = {1,
                0,
                {0},
-               {TILE_INPUTS, TILE_INPUTS, TILE_INPUTS, TILE_INPUTS, TILE_INPUTS, TILE_INPUTS, TILE_INPUTS, TILE_INPUTS},
+               {LINE, LINE, LINE, LINE, LINE, LINE, LINE, LINE},
                {SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE, SIDE}};
     _tile_loadconfig(&shape);
 }
@@ -61,93 +64,181 @@ void tiles_close(void) {
         release();
 }
 
-/* 32 tokens by half a panel: each tile that is read is used twice. */
-AMX static void sum_half(const uint8_t *codes, int64_t stride, const int8_t *half, int64_t steps, int32_t *into) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (int64_t step = 0; step < steps; step++, codes += TILE_INPUTS, half += TILE_INPUTS * PANEL) {
-        _tile_loadd(4, codes, stride);
-        _tile_loadd(6, half, PANEL_STRIDE);
-        _tile_dpbusd(0, 4, 6);
-        _tile_loadd(7, half + SIDE * QUAD, PANEL_STRIDE);
-        _tile_dpbusd(1, 4, 7);
-        _tile_loadd(5, codes + SIDE * stride, stride);
-        _tile_dpbusd(2, 5, 6);
-        _tile_dpbusd(3, 5, 7);
-    }
-    _tile_stored(0, into, SUMS_STRIDE);
-    _tile_stored(1, into + SIDE, SUMS_STRIDE);
-    _tile_stored(2, into + SIDE * PANEL, SUMS_STRIDE);
-    _tile_stored(3, into + SIDE * PANEL + SIDE, SUMS_STRIDE);
-}
+/* sums += left right, tiles all three. */
+#define ADD(form, sums, left, right) \
+    do { \
+        if ((form) == BYTES) \
+            _tile_dpbusd(sums, left, right); \
+        else \
+            _tile_dpbf16ps(sums, left, right); \
+    } while (0)
 
-/* 16 tokens by a whole panel, whose lines are then read in their order. */
-AMX static void sum_few(const uint8_t *codes, int64_t stride, const int8_t *panel, int64_t steps, int32_t *into) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (int64_t step = 0; step < steps; step++, codes += TILE_INPUTS, panel += TILE_INPUTS * PANEL) {
-        _tile_loadd(4, codes, stride);
-        _tile_loadd(5, panel, PANEL_STRIDE);
-        _tile_dpbusd(0, 4, 5);
-        _tile_loadd(6, panel + SIDE * QUAD, PANEL_STRIDE);
-        _tile_dpbusd(1, 4, 6);
-        _tile_loadd(7, panel + 2 * SIDE * QUAD, PANEL_STRIDE);
-        _tile_dpbusd(2, 4, 7);
-        _tile_loadd(5, panel + 3 * SIDE * QUAD, PANEL_STRIDE);
-        _tile_dpbusd(3, 4, 5);
-    }
-    _tile_stored(0, into, SUMS_STRIDE);
-    _tile_stored(1, into + SIDE, SUMS_STRIDE);
-    _tile_stored(2, into + 2 * SIDE, SUMS_STRIDE);
-    _tile_stored(3, into + 3 * SIDE, SUMS_STRIDE);
-}
-
-AMX void sum_tiles(int64_t rows, const uint8_t *codes, int64_t stride, const int8_t *panel, int64_t inputs, int32_t *into) {
-    const int64_t steps = inputs / TILE_INPUTS;
-    if (rows <= SIDE) {
-        sum_few(codes, stride, panel, steps, into);
+/* A step of 32 tokens by half a panel: each tile that is read is used twice. Of parts: second by first, first by first, first by second. */
+ALWAYS void step_half(const enum form form, const uint8_t *left, int64_t stride, int64_t second, const uint8_t *right) {
+    if (form >= TWO_PARTS) {
+        _tile_loadd(6, right, LINE);
+        _tile_loadd(4, left + second, stride);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, right + TILE_BYTES, LINE);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, left + second + SIDE * stride, stride);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+        _tile_loadd(4, left, stride);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, left + SIDE * stride, stride);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+        if (form == TWO_BY_ONE)
+            return;
+        _tile_loadd(6, right + 2 * TILE_BYTES, LINE);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, right + 3 * TILE_BYTES, LINE);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
         return;
     }
-    sum_half(codes, stride, panel, steps, into);
-    sum_half(codes, stride, panel + 2 * SIDE * QUAD, steps, into + 2 * SIDE);
+    _tile_loadd(4, left, stride);
+    _tile_loadd(6, right, LINE);
+    ADD(form, 0, 4, 6);
+    _tile_loadd(7, right + TILE_BYTES, LINE);
+    ADD(form, 1, 4, 7);
+    _tile_loadd(5, left + SIDE * stride, stride);
+    ADD(form, 2, 5, 6);
+    ADD(form, 3, 5, 7);
 }
 
-AMX void score_tiles(const uint32_t *high, const uint32_t *low, const uint32_t *keys, int64_t head_dim, float *into, int64_t into_stride) {
-    const int64_t stride = head_dim * sizeof(uint16_t), half = head_dim / 2 * SIDE, block = 2 * half;
+/* Two tiles by two, of bfloat16. */
+#define ADD_SQUARE() \
+    do { \
+        _tile_dpbf16ps(0, 4, 6); \
+        _tile_dpbf16ps(1, 4, 7); \
+        _tile_dpbf16ps(2, 5, 6); \
+        _tile_dpbf16ps(3, 5, 7); \
+    } while (0)
+
+/* 16 tokens (their parts in tiles 4 and 5) by 16 outputs, in the same order. */
+#define ADD_COLUMN(form, sums, right, column) \
+    do { \
+        _tile_loadd(6, (right) + (column) * TILE_BYTES, LINE); \
+        if ((form) >= TWO_PARTS) \
+            _tile_dpbf16ps(sums, 5, 6); \
+        ADD(form, sums, 4, 6); \
+        if ((form) == TWO_PARTS) { \
+            _tile_loadd(7, (right) + (2 + (column)) * TILE_BYTES, LINE); \
+            _tile_dpbf16ps(sums, 4, 7); \
+        } \
+    } while (0)
+
+/* A step of 16 tokens by a whole panel. */
+ALWAYS void step_few(const enum form form, const uint8_t *left, int64_t stride, int64_t second, const uint8_t *right, int64_t half) {
+    _tile_loadd(4, left, stride);
+    if (form >= TWO_PARTS)
+        _tile_loadd(5, left + second, stride);
+    ADD_COLUMN(form, 0, right, 0);
+    ADD_COLUMN(form, 1, right, 1);
+    ADD_COLUMN(form, 2, right + half, 0);
+    ADD_COLUMN(form, 3, right + half, 1);
+}
+
+/* Four tiles of sums, `across` and `down` bytes apart. */
+ALWAYS void begin_sums(const uint8_t *from, int64_t across, int64_t down) {
+    if (from) {
+        _tile_loadd(0, from, SUMS_STRIDE);
+        _tile_loadd(1, from + across, SUMS_STRIDE);
+        _tile_loadd(2, from + down, SUMS_STRIDE);
+        _tile_loadd(3, from + down + across, SUMS_STRIDE);
+        return;
+    }
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (int64_t step = 0; step < head_dim / TILE_PAIRED; step++, high += SIDE, low += SIDE, keys += SIDE * SIDE) {
-        _tile_loadd(4, low, stride);
-        _tile_loadd(5, low + half, stride);
-        _tile_loadd(6, keys, TILE_INPUTS);
-        _tile_loadd(7, keys + block, TILE_INPUTS);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-        _tile_loadd(4, high, stride);
-        _tile_loadd(5, high + half, stride);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-        _tile_loadd(6, keys + half, TILE_INPUTS);
-        _tile_loadd(7, keys + block + half, TILE_INPUTS);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+}
+
+ALWAYS void end_sums(uint8_t *into, int64_t across, int64_t down) {
+    _tile_stored(0, into, SUMS_STRIDE);
+    _tile_stored(1, into + across, SUMS_STRIDE);
+    _tile_stored(2, into + down, SUMS_STRIDE);
+    _tile_stored(3, into + down + across, SUMS_STRIDE);
+}
+
+ALWAYS void sum_half(const enum form form, const struct tiled *t, int64_t which, struct beside *beside) {
+    const int64_t portions = TILED_ROWS / 2, place = which * 2 * LINE, step = 2 * weight_parts(form) * TILE_BYTES;
+    const uint8_t *left = t->left, *right = t->right + which * t->half;
+    begin_sums(t->from ? t->from + place : NULL, LINE, SIDE * SUMS_STRIDE);
+    for (int64_t i = 0, k = 0; i < portions; i++) {
+        for (; k < t->steps * (i + 1) / portions; k++, left += LINE, right += step)
+            step_half(form, left, t->stride, t->second, right);
+        beside->portion(beside, which * portions + i);
     }
-    _tile_stored(0, into, into_stride * sizeof(float));
-    _tile_stored(1, into + SIDE, into_stride * sizeof(float));
-    _tile_stored(2, into + SIDE * into_stride, into_stride * sizeof(float));
-    _tile_stored(3, into + SIDE * into_stride + SIDE, into_stride * sizeof(float));
+    end_sums(t->into + place, LINE, SIDE * SUMS_STRIDE);
+}
+
+ALWAYS void sum_few(const enum form form, const struct tiled *t, struct beside *beside) {
+    const int64_t step = 2 * weight_parts(form) * TILE_BYTES;
+    const uint8_t *left = t->left, *right = t->right;
+    begin_sums(t->from, LINE, 2 * LINE);
+    for (int64_t i = 0, k = 0; i < TILED_ROWS; i++) {
+        for (; k < t->steps * (i + 1) / TILED_ROWS; k++, left += LINE, right += step) {
+            for (int64_t line = AHEAD; line < AHEAD + step; line += LINE) {
+                _mm_prefetch((const char *)right + line, _MM_HINT_T0);
+                _mm_prefetch((const char *)right + t->half + line, _MM_HINT_T0);
+            }
+            step_few(form, left, t->stride, t->second, right, t->half);
+        }
+        beside->portion(beside, i);
+    }
+    end_sums(t->into, LINE, 2 * LINE);
+}
+
+ALWAYS void sum_form(const enum form form, const struct tiled *t, struct beside *beside) {
+    if (t->rows <= SIDE) {
+        sum_few(form, t, beside);
+        return;
+    }
+    sum_half(form, t, 0, beside);
+    sum_half(form, t, 1, beside);
+}
+
+AMX void sum_tiles(const struct tiled *tiled, struct beside *beside) {
+    switch (tiled->form) {
+    case BYTES: sum_form(BYTES, tiled, beside); break;
+    case ONE_PART: sum_form(ONE_PART, tiled, beside); break;
+    case TWO_PARTS: sum_form(TWO_PARTS, tiled, beside); break;
+    default: sum_form(TWO_BY_ONE, tiled, beside);
+    }
+}
+
+AMX void score_tiles(int64_t parts, const uint32_t *queries, const uint32_t *keys, int64_t head_dim, float *into, int64_t into_stride) {
+    const int64_t stride = head_dim * sizeof(uint16_t), side = stride * SIDE, second = 2 * side;
+    const int64_t tiles = side * parts, down = SIDE * into_stride * sizeof(float), row = into_stride * sizeof(float);
+    const uint8_t *left = (const uint8_t *)queries, *right = (const uint8_t *)keys;
+    uint8_t *to = (uint8_t *)into;
+    begin_sums(NULL, 0, 0);
+    for (int64_t step = 0; step < head_dim / TILE_PAIRED; step++, left += LINE, right += TILE_BYTES) {
+        _tile_loadd(6, right, LINE);
+        _tile_loadd(7, right + tiles, LINE);
+        if (parts == TWO_PARTS) {
+            _tile_loadd(4, left + second, stride);
+            _tile_loadd(5, left + second + side, stride);
+            ADD_SQUARE();
+        }
+        _tile_loadd(4, left, stride);
+        _tile_loadd(5, left + side, stride);
+        ADD_SQUARE();
+        if (parts == TWO_PARTS) {
+            _tile_loadd(6, right + side, LINE);
+            _tile_loadd(7, right + tiles + side, LINE);
+            ADD_SQUARE();
+        }
+    }
+    _tile_stored(0, to, row);
+    _tile_stored(1, to + LINE, row);
+    _tile_stored(2, to + down, row);
+    _tile_stored(3, to + down + LINE, row);
 }
 
 AMX void mix_tiles(const uint32_t *weights, int64_t weights_stride, const uint32_t *values, int64_t keys, int64_t head_dim, float *mixed) {
@@ -180,11 +271,9 @@ AMX void mix_tiles(const uint32_t *weights, int64_t weights_stride, const uint32
 
 void tiles_open(void) {}
 void tiles_close(void) {}
-void sum_tiles(int64_t rows, const uint8_t *codes, int64_t stride, const int8_t *panel, int64_t inputs, int32_t *into) {
-    (void)rows, (void)codes, (void)stride, (void)panel, (void)inputs, (void)into;
-}
-void score_tiles(const uint32_t *high, const uint32_t *low, const uint32_t *keys, int64_t head_dim, float *into, int64_t into_stride) {
-    (void)high, (void)low, (void)keys, (void)head_dim, (void)into, (void)into_stride;
+void sum_tiles(const struct tiled *tiled, struct beside *beside) { (void)tiled, (void)beside; }
+void score_tiles(int64_t parts, const uint32_t *queries, const uint32_t *keys, int64_t head_dim, float *into, int64_t into_stride) {
+    (void)parts, (void)queries, (void)keys, (void)head_dim, (void)into, (void)into_stride;
 }
 void mix_tiles(const uint32_t *weights, int64_t weights_stride, const uint32_t *values, int64_t keys, int64_t head_dim, float *mixed) {
     (void)weights, (void)weights_stride, (void)values, (void)keys, (void)head_dim, (void)mixed;
