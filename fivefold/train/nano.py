@@ -60,7 +60,7 @@ REFINED_PREFIXES = 1.0
 
 SCHEDULES: Mapping[str, Schedule] = {
     "distil": Schedule(20_000, 3e-4, 64, 500),
-    "refine": Schedule(5_000, 3e-4, 64, 256),
+    "refine": Schedule(2_000, 5e-5, 64, 256),
     "pairs": Schedule(2_000, 2e-5, 128, 192),
     "retrieval": Schedule(600, 2e-3, 48, 192),
     "text-matching": Schedule(600, 2e-3, 64, 192),
