@@ -18,10 +18,11 @@ INLINE void sum_products(const int rows, const uint8_t *codes, int64_t stride, c
         row[r] = codes + r * stride;
         UNROLL for (int v = 0; v < VECTORS; v++) sums[r][v] = _mm512_setzero_si512();
     }
-    for (int64_t k = 0; k < steps * LINE; k += QUAD) {
-        const uint8_t *tile = panel + k / LINE * HALF * TILE_BYTES + k % LINE * LANES;
+    for (int64_t k = 0; k < steps * LINE; k += QUAD, panel += LINE) {
+        if (k && k % LINE == 0)
+            panel += (HALF - 1) * TILE_BYTES; /* to the next step's tiles */
         __m512i weights[VECTORS];
-        UNROLL for (int v = 0; v < VECTORS; v++) weights[v] = _mm512_loadu_si512(tile + v / HALF * half + v % HALF * TILE_BYTES);
+        UNROLL for (int v = 0; v < VECTORS; v++) weights[v] = _mm512_loadu_si512(panel + v / HALF * half + v % HALF * TILE_BYTES);
         for (int64_t line = 0; line < lines; line++, ahead += LINE)
             _mm_prefetch((const char *)ahead, _MM_HINT_T1);
         UNROLL for (int r = 0; r < rows; r++) {
