@@ -67,8 +67,10 @@ def test_sigterm_under_load_loses_no_accepted_request(launch: Callable[..., Proc
     def ask(client: httpx.Client, number: int) -> None:
         try:
             results.append(client.post(process.url + "/v1/embeddings", json={"input": ["fox"] * 20}).status_code)
-        except httpx.ConnectError:
-            results.append(0)  # refused: never accepted
+        except (httpx.ConnectError, httpx.ReadError):
+            results.append(
+                0
+            )  # refused, or reset in the queue of a listener that closes: never accepted, says the log below
 
     with httpx.Client(timeout=30) as client, ThreadPoolExecutor(4) as pool:
         work = [pool.submit(ask, client, n) for n in range(60)]
@@ -77,7 +79,9 @@ def test_sigterm_under_load_loses_no_accepted_request(launch: Callable[..., Proc
         process.popen.send_signal(signal.SIGTERM)
         for one in work:
             one.result(30)
-    assert process.end()[0] == 0
+    code, out = process.end()
+    accepted = [line["status"] for line in map(json.loads, out.splitlines()) if line.get("method") == "POST"]
+    assert code == 0 and sorted(accepted) == sorted(status for status in results if status)
     assert set(results) <= {200, 503, 0} and results.count(200) >= 20
 
 
