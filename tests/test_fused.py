@@ -25,8 +25,8 @@ LENGTHS = (1, 5, 16, 17, 31, 33, 64, 65, 127, 128, 129, 300)
 """Around the kernels' tiles and blocks of keys."""
 NAMES = tuple(PARTS)
 LOST = {1: 2 * 2.0**-8 + 2.0**-16, 2: 2 * 2.0**-17 + 2.0**-16}
-"""What of a product of two numbers may be lost, by the parts of a number: 2^-8 of each number in one bfloat16, and 2^-17 in two,
-which leave out the product of both second parts, each at most 2^-8 of its number."""
+"""What may be lost of a product of two numbers, by their parts: 2^-8 of each number in one bfloat16, 2^-17 in two, and there
+the product of both second parts, each at most 2^-8 of its number."""
 
 
 @pytest.fixture(autouse=True)
