@@ -16,7 +16,7 @@ from fivefold.embedder import TorchBackend
 from fivefold.fused import KernelLayers, KernelLinear
 from fivefold.lora import LoRALinear
 from fivefold.model import Encoder
-from fivefold.packing import PackedBatch, TaskSlice, pack
+from fivefold.packing import TaskSlice, pack
 from fivefold.quantization import BY_KERNELS, PARTS, Precision, prepack
 from tests import toy
 
@@ -54,12 +54,6 @@ def encoder(name: str, made: ModelConfig) -> Encoder:
     own = toy.encoder(made, adapters=0.1)
     assert prepack(own, Precision(name)).why == BY_KERNELS[PARTS[name]]
     return own
-
-
-def batch(lengths: tuple[int, ...] = LENGTHS) -> PackedBatch:
-    """One text of each length, with all tasks and none."""
-    texts = [toy.sequence([5 + (7 * i + n) % 300 for i in range(n)], n % 6 - 1) for n in lengths]
-    return pack(sorted(texts, key=lambda text: text.task_id))
 
 
 @given(
@@ -119,7 +113,7 @@ def test_models_of_both_kinds_of_weights() -> None:
     plain, own = both
     prepack(own, Precision("float32"))
     assert own.layers[0].mlp.fc1.record.form != own.layers[0].mlp.fc2.record.form
-    torch.testing.assert_close(own(batch()), plain(batch()), rtol=0, atol=2e-3)
+    torch.testing.assert_close(own(toy.batch(LENGTHS)), plain(toy.batch(LENGTHS)), rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -136,7 +130,7 @@ def test_what_is_not_finite_stays_so(value: float, parts: int) -> None:
 @pytest.mark.parametrize("inner", [208, 2560])
 def test_float32_is_that_of_torch(heads: int, inner: int) -> None:
     """All between the linears too: rotation, attention, GELU, norms, terms; inner activations in one piece and in more."""
-    made, together = config(heads, inner), batch()
+    made, together = config(heads, inner), toy.batch(LENGTHS)
     exact = toy.encoder(made, adapters=0.1)
     wanted, found = exact(together), encoder("float32", made)(together)
     torch.testing.assert_close(found, wanted, rtol=0, atol=2e-3)  # weights so large that errors grow with the layers
@@ -146,7 +140,7 @@ def test_float32_is_that_of_torch(heads: int, inner: int) -> None:
 
 
 def test_bfloat16_is_nearer_to_float32_than_torch_s() -> None:
-    made, together = config(), batch()
+    made, together = config(), toy.batch(LENGTHS)
     exact = toy.encoder(made, adapters=0.1)
     wanted = exact(together)
     other, found = exact.bfloat16()(together).float(), encoder("bfloat16", made)(together)
@@ -156,7 +150,7 @@ def test_bfloat16_is_nearer_to_float32_than_torch_s() -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("heads", [2, 4])
 def test_alone_is_the_same_bits_as_in_a_pack(name: str, heads: int) -> None:
-    own, together = encoder(name, config(heads)), batch()
+    own, together = encoder(name, config(heads)), toy.batch(LENGTHS)
     words = own.embeddings(together)
     assert own.run is not None
     hidden = own.run(words, together)
@@ -169,7 +163,7 @@ def test_alone_is_the_same_bits_as_in_a_pack(name: str, heads: int) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_any_number_of_threads_gives_the_same_bits(name: str) -> None:
-    own, together = encoder(name, config(inner=2560)), batch()
+    own, together = encoder(name, config(inner=2560)), toy.batch(LENGTHS)
     found = []
     for count in (1, 2, 5):
         torch.set_num_threads(count)
@@ -193,7 +187,7 @@ def test_a_model_stored_in_bfloat16_computes_in_it() -> None:
     """Tensors and all; hidden states come in float32."""
     own = toy.encoder(config(), adapters=0.1).bfloat16()
     precision = prepack(own, Precision("bfloat16"))
-    hidden = TorchBackend(own, CPU, precision).hidden_states(batch((5, 16)))
+    hidden = TorchBackend(own, CPU, precision).hidden_states(toy.batch((5, 16)))
     assert hidden.dtype == torch.float32 and isinstance(own.run, KernelLayers)
 
 

@@ -21,7 +21,7 @@ from fivefold.config import ModelConfig
 from fivefold.fused import KernelLayers, KernelLinear
 from fivefold.lora import LoRALinear
 from fivefold.model import Encoder
-from fivefold.packing import PackedBatch, TaskSlice, pack
+from fivefold.packing import TaskSlice, pack
 from fivefold.quantization import Int8Lookup, lack_of_kernels, quantize
 from hatch_build import compile_kernels, wheel_tag
 from tests import toy
@@ -73,12 +73,6 @@ def encoder(config: ModelConfig) -> Encoder:
 def config(heads: int = 4) -> ModelConfig:
     """Heads of 32 for four of them, of 64 for two."""
     return toy.config(hidden_size=128, num_attention_heads=heads, intermediate_size=208, max_position_embeddings=512)
-
-
-def batch(lengths: tuple[int, ...] = LENGTHS) -> PackedBatch:
-    """One text of each length, with all tasks and none."""
-    texts = [toy.sequence([5 + (7 * i + n) % 300 for i in range(n)], n % 6 - 1) for n in lengths]
-    return pack(sorted(texts, key=lambda text: text.task_id))
 
 
 @given(
@@ -152,11 +146,11 @@ def test_layers_are_those_of_torch_operators(heads: int, monkeypatch: pytest.Mon
     """Attention, rotation, GELU, norms and terms: one call against the model's own layers over the same rounded linears."""
     own = encoder(config(heads))
     assert isinstance(own.run, KernelLayers)
-    found = own(batch())
+    found = own(toy.batch(LENGTHS))
     own.run = None  # the layers one by one, attention by torch
-    torch.testing.assert_close(found, own(batch()), rtol=0, atol=0.2)
-    assert F.cosine_similarity(found, own(batch())).min() > 0.999
-    close = (found - own(batch())).abs().median()
+    torch.testing.assert_close(found, own(toy.batch(LENGTHS)), rtol=0, atol=0.2)
+    assert F.cosine_similarity(found, own(toy.batch(LENGTHS))).min() > 0.999
+    close = (found - own(toy.batch(LENGTHS))).abs().median()
     assert close < 0.01
 
 
@@ -165,7 +159,7 @@ def test_layers_are_those_of_torch_operators(heads: int, monkeypatch: pytest.Mon
 def test_attention_by_tiles_costs_no_accuracy(heads: int, tiles: Callable[[bool], bool]) -> None:
     """Of every length: no further from float32 than 8 bits are without, whose roundings fall differently."""
     torch.manual_seed(0)
-    together = batch()
+    together = toy.batch(LENGTHS)
     wanted, own = toy.encoder(config(heads), adapters=0.1)(together), encoder(config(heads))
     found = own(together)
     tiles(False)
@@ -182,7 +176,7 @@ def test_attention_by_tiles_costs_no_accuracy(heads: int, tiles: Callable[[bool]
 @pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize("heads", [2, 4])
 def test_alone_is_the_same_bits_as_in_a_pack(heads: int) -> None:
-    own, together = encoder(config(heads)), batch()
+    own, together = encoder(config(heads)), toy.batch(LENGTHS)
     words = own.embeddings(together)
     assert own.run is not None
     hidden = own.run(words, together)
@@ -196,7 +190,7 @@ def test_alone_is_the_same_bits_as_in_a_pack(heads: int) -> None:
 
 @pytest.mark.usefixtures("tiles")
 def test_any_number_of_threads_gives_the_same_bits() -> None:
-    own, together = encoder(config()), batch()
+    own, together = encoder(config()), toy.batch(LENGTHS)
     found = []
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)
@@ -207,7 +201,7 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
 def test_many_callers_at_one_time() -> None:
     """Four threads, each with packs of its own and a team of its own."""
     own = encoder(config())
-    packs = [batch(LENGTHS[i:]) for i in range(4)]
+    packs = [toy.batch(LENGTHS[i:]) for i in range(4)]
     alone = [own(each) for each in packs]
 
     def call(i: int) -> torch.Tensor:
@@ -241,7 +235,7 @@ def test_a_missing_library_is_told_and_done_without(monkeypatch: pytest.MonkeyPa
     assert "C compiler" in lack_of_kernels()
     other = encoder(config())
     assert other.run is None and own.run is not None
-    short = batch((5, 16, 17))
+    short = toy.batch((5, 16, 17))
     assert F.cosine_similarity(own(short), other(short)).min() > 0.999
 
 

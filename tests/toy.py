@@ -15,6 +15,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from fivefold.config import TASKS, ModelConfig
 from fivefold.embedder import Embedder, TorchBackend
 from fivefold.model import Encoder
+from fivefold.packing import PackedBatch, pack
 from fivefold.sequence import Sequence
 from fivefold.tokenizer import Tokenizer
 
@@ -126,3 +127,9 @@ def sequence(ids: list[int], task_id: int = -1, spans: list[tuple[int, int]] | N
     """A `Sequence` from plain numbers, pooled as a whole unless spans are given."""
     whole = spans or [(0, len(ids))]
     return Sequence(np.array(ids, dtype=np.int32), task_id, np.array(whole, dtype=np.int32))
+
+
+def batch(lengths: tuple[int, ...]) -> PackedBatch:
+    """One text of each length, with all tasks and none."""
+    texts = [sequence([5 + (7 * i + n) % 300 for i in range(n)], n % 6 - 1) for n in lengths]
+    return pack(sorted(texts, key=lambda text: text.task_id))
