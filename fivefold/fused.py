@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fivefold.attention import rotary_tables
 from fivefold.config import NO_TASK, ModelConfig
@@ -45,7 +46,11 @@ def own_terms(linear: LoRALinear) -> Iterator[tuple[int, Tensor, Tensor]]:
 
 
 class KernelLinear(LoRALayer):
-    """A linear by our own kernels, of a plain one and its packed matrix; `order` [O] is that of its rows, where they moved."""
+    """A linear by our own kernels, of a plain one and its packed matrix; `order` [O] is that of its rows, where they moved.
+
+    Inputs that are no multiple of what the kernels take at a time are filled up with the first, which changes no range, and
+    columns of the matrix with zeros.
+    """
 
     def __init__(self, linear: LoRALinear, packed: Packed, *, kernels: Kernels, order: Tensor | None = None) -> None:
         super().__init__()
@@ -59,13 +64,14 @@ class KernelLinear(LoRALayer):
         self.sides: dict[int, tuple[Tensor, Tensor]] = {}
         """A [R, I] and B^T [R, P] by task."""
         pointers = (None if x is None else x.data_ptr() for x in (self.weight, *self.rows))
-        self.record = LinearRecord(*reversed(self.shape), packed.form, *pointers)
+        self.filled = -self.shape[1] % LANES
+        self.record = LinearRecord(self.shape[1] + self.filled, self.shape[0], packed.form, *pointers)
         for term in own_terms(linear):
             self.add_term(*term)
 
     def add_term(self, task_id: int, A: Tensor, B: Tensor) -> None:
         """A pair of any rank: A [R, I], B [O, R] with its scaling."""
-        self.sides[task_id] = A.float().contiguous(), fill(B[self.order].T)
+        self.sides[task_id] = F.pad(A.float(), (0, self.filled)).contiguous(), fill(B[self.order].T)
         terms = (TermRecord * (1 + max(self.sides)))()  # rank 0 where nothing is put
         for task, (down, up) in self.sides.items():
             terms[task] = TermRecord(len(down), down.data_ptr(), up.data_ptr())
@@ -73,6 +79,8 @@ class KernelLinear(LoRALayer):
 
     def forward(self, x: Tensor, task_slices: TaskSlices) -> Tensor:
         """x [T, I] float32 -> [T, O]."""
+        if self.filled:
+            x = torch.cat([x, x[:, :1].expand(-1, self.filled)], 1)
         return self.kernels.linear(self.record, task_of_each(task_slices), x)
 
 
@@ -131,7 +139,8 @@ class KernelLayers:
 
 
 def floats_by_kernels(encoder: Encoder, parts: int) -> None:
-    """Put linears of so many bfloat16 for each number into a loaded encoder that `KernelLayers.fit`s, in place."""
+    """Put linears of so many bfloat16 for each number, or float32 (`WHOLE`), into a loaded encoder that `KernelLayers.fit`s, in
+    place."""
     kernels = Kernels()
     linears = [(path, layer) for path, layer in encoder.named_modules() if isinstance(layer, LoRALinear)]
     forms = {path: float_form(layer.weight, parts) for path, layer in linears}

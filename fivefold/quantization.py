@@ -28,9 +28,12 @@ from fivefold.fused import KernelLayers, KernelLinear, floats_by_kernels, own_te
 from fivefold.kernels import (
     BYTES,
     LANES,
+    ONE_PART,
+    TWO_PARTS,
+    WHOLE,
     Kernels,
     Pages,
-    lack_of_floats,
+    lack_of_bfloat16,
     lack_of_kernels,
     pack_codes,
     packed_size,
@@ -50,9 +53,9 @@ DTYPES = (*FLOATS, "int8", "auto")
 """What a model can be asked to compute in; `auto` becomes one of the others."""
 
 INT8_FEATURES = ("avx512_vnni", "avx_vnni", "amx_int8")
-"""Any of these multiplies bytes without overflow and fast enough to gain over float32."""
-KERNEL_FEATURE = "avx512_vnni"
-"""What our own kernels take."""
+"""With any of these torch multiplies bytes without overflow and fast enough to gain over float32."""
+KERNEL_FEATURES = ("avx512_vnni", "avx2")
+"""Any of these is enough for our own kernels."""
 BFLOAT16_FEATURES = ("amx_bf16", "avx512_bf16")
 INT8_OPERATORS = (
     ("onednn", "qlinear_prepack"),
@@ -82,11 +85,12 @@ class Precision:
 
 
 FLOAT32 = Precision("float32")
-PARTS: Mapping[str, int] = {"float32": 2, "bfloat16": 1}
-"""How many bfloat16 stand for a number where our own kernels multiply floats."""
+BY_TILES: Mapping[str, int] = {"float32": TWO_PARTS, "bfloat16": ONE_PART}
+"""Form of the numbers that our own kernels multiply where there are tiles for bfloat16."""
 BY_KERNELS: Mapping[int, str] = {
-    1: "sums and all between products in float32",
-    2: "products of two bfloat16 for each number, which keep 16 bits of it",
+    ONE_PART: "sums and all between products in float32",
+    TWO_PARTS: "products of two bfloat16 for each number, which keep 16 bits of it",
+    WHOLE: "by our own kernels",
 }
 
 
@@ -107,7 +111,7 @@ def choose(name: str | None, device: torch.device, features: Mapping[str, object
     has = processor() if features is None else features
     lack = _lack_of_int8(has)
     if not lack:
-        feature = next(feature for feature in INT8_FEATURES if has.get(feature))
+        feature = next(feature for feature in (*INT8_FEATURES, *KERNEL_FEATURES) if has.get(feature))
         slower = _lack_of_own(has)
         reasons = (
             "" if name == "int8" else f"the processor has {feature}",
@@ -127,7 +131,7 @@ def processor() -> Mapping[str, object]:
 
 def _lack_of_own(features: Mapping[str, object]) -> str:
     """Why our own kernels are not used; nothing where they are."""
-    return lack_of_kernels() if features.get(KERNEL_FEATURE) else f"the processor has no {KERNEL_FEATURE}"
+    return lack_of_kernels() if any(map(features.get, KERNEL_FEATURES)) else "the processor has no avx2"
 
 
 def _lack_of_int8(features: Mapping[str, object]) -> str:
@@ -223,19 +227,26 @@ def paired_rows(heads: int, head_dim: int) -> Tensor:
 def prepack(encoder: Encoder, precision: Precision = FLOAT32) -> Precision:
     """Lay out the linears of a loaded encoder for this CPU, in place -> what it then computes in.
 
-    By our own kernels where the processor has tiles for bfloat16 and the model fits them; else float32 for oneDNN, where
-    torch has it.
+    By our own kernels where they can multiply such numbers and the model fits them; else float32 for oneDNN, where torch has
+    it.
     """
-    parts = PARTS.get(precision.name, 0)
-    if parts and KernelLayers.fit(encoder.config) and not lack_of_floats():
-        floats_by_kernels(encoder, parts)
-        return Precision(precision.name, "; ".join(filter(None, (precision.why, BY_KERNELS[parts]))))
+    form = _form_of(precision.name)
+    if form is not None and KernelLayers.fit(encoder.config):
+        floats_by_kernels(encoder, form)
+        return Precision(precision.name, "; ".join(filter(None, (precision.why, BY_KERNELS[form]))))
     if precision.name == "float32" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         for layer in encoder.modules():
             if isinstance(layer, LoRALinear):
                 layer.product = PackedProduct(layer.weight, layer.bias)
                 del layer.weight
     return precision
+
+
+def _form_of(name: str) -> int | None:
+    """Of the numbers that our own kernels would multiply here, if they can."""
+    if not lack_of_bfloat16():
+        return BY_TILES.get(name)
+    return WHOLE if name == "float32" and not lack_of_kernels() else None
 
 
 def quantize(encoder: Encoder, codes: Callable[[str], Codes]) -> None:
@@ -272,9 +283,9 @@ class Room:
 
 
 def _int8(layer: LoRALinear, codes: Tensor, scales: Tensor, *, own: Room | None, order: Tensor | None) -> LoRALayer:
-    if own is None or layer.shape[1] % LANES:
+    if own is None:
         return Int8Linear(layer, codes, scales, order=order)
-    codes, scales = (x if order is None else x[order] for x in (codes, scales))
+    codes, scales = (x if order is None else x[order] for x in (F.pad(codes, (0, -layer.shape[1] % LANES)), scales))
     return KernelLinear(layer, pack_codes(codes, scales, own.pages), kernels=own.kernels, order=order)
 
 

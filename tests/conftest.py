@@ -46,6 +46,16 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield path
 
 
+@pytest.fixture(params=["avx512", "avx2"])
+def vectors(library: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """With AVX-512, where the processor has it, and with AVX2."""
+    opened = kernels.Kernels()
+    if opened.use_wide(request.param == "avx512") is not (request.param == "avx512"):
+        pytest.skip("the processor has no AVX-512 VNNI")
+    yield request.param
+    opened.use_wide(True)
+
+
 @pytest.fixture
 def threads() -> Iterator[None]:
     """Tests may change how many threads torch has."""

@@ -22,17 +22,17 @@ from fivefold.fused import KernelLayers, KernelLinear
 from fivefold.lora import LoRALinear
 from fivefold.model import Encoder
 from fivefold.packing import TaskSlice, pack
-from fivefold.quantization import Int8Lookup, lack_of_kernels, quantize
+from fivefold.quantization import INT8_FEATURES, Int8Lookup, lack_of_kernels, processor, quantize
 from hatch_build import compile_kernels, wheel_tag
 from tests import toy
 
-pytestmark = pytest.mark.usefixtures("library", "threads")
+pytestmark = pytest.mark.usefixtures("library", "threads", "vectors")
 LENGTHS = (1, 5, 16, 17, 63, 64, 65, 255, 256, 257, 300)
 """Around the kernels' tiles, panels and blocks of keys."""
 
 
-@pytest.fixture(params=[True, False], ids=["tiles", "vectors"])
-def tiles(request: pytest.FixtureRequest) -> Iterator[Callable[[bool], bool]]:
+@pytest.fixture(params=[True, False], ids=["tiles", "no tiles"])
+def tiles(vectors: str, request: pytest.FixtureRequest) -> Iterator[Callable[[bool], bool]]:
     """With AMX, where the processor has it, and without; the function turns it on and off."""
     opened = kernels.Kernels()
     if opened.use_tiles(request.param) is not request.param:
@@ -226,6 +226,22 @@ def test_a_fork_goes_on() -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.parametrize("inputs", [64, 192, 1024])
+def test_vectors_of_both_widths_give_linears_the_same_bits(inputs: int, vectors: str) -> None:
+    """Around the six tokens, blocks of 48 and units of 256 that are summed together."""
+    opened = kernels.Kernels()
+    if vectors != "avx512":
+        pytest.skip("that is one of them")
+    opened.use_tiles(False)
+    packs = [torch.randn(tokens, inputs) for tokens in (1, 5, 6, 7, 47, 48, 49, 255, 300)]
+    runs = [(linear(inputs, outputs)[1], x, (TaskSlice(1, 0, len(x)),)) for outputs in (1, 64, 130) for x in packs]
+    found = [own(x, slices) for own, x, slices in runs]
+    opened.use_wide(False)
+    assert all(torch.equal(own(x, slices), y) for (own, x, slices), y in zip(runs, found, strict=True))
+    opened.use_tiles(True)
+
+
+@pytest.mark.skipif(not any(map(processor().get, INT8_FEATURES)), reason="torch's products of bytes overflow here")
 @pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize("tiles", [False], indirect=True)
 def test_a_missing_library_is_told_and_done_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Kernels in C for processors with AVX-512 VNNI: a linear, or all layers of an encoder, in 8 bits (formulas: kernels.h).
+"""Kernels in C for x86-64: a linear, or all layers of an encoder, in 8 bits or float32 (formulas: kernels.h).
 
-On processors with AMX products are summed in its tiles: faster; linears give the same bits, attention nearly. And there
-floats can be multiplied too: one bfloat16 for each number, or two, whose sum is the number to 2^-17 of itself.
+By AVX2, or AVX-512 VNNI where there is that. On processors with AMX products are summed in its tiles: faster; linears in 8 bits
+give the same bits everywhere, attention nearly. And there floats can be of one bfloat16 for each number, or two, whose sum is
+the number to 2^-17 of itself.
 
 The library is built when the package is installed, where there is a C compiler (hatch_build.py). It knows nothing of Python and
 is called through ctypes, which lets other threads run meanwhile. Whoever makes a record of tensors keeps the tensors: a record
@@ -27,8 +28,8 @@ from torch.nn import functional as F
 LIBRARY = Path(__file__).parent / "libfivefold.so"
 PANEL, TILE, WORD, LINE = 64, 16, 4, 64
 """Outputs of a panel; outputs of a tile, and its rows; bytes of what is added to one output at once, and of a tile's row."""
-BYTES, TWO_PARTS, TWO_BY_ONE = 0, 2, 3
-"""Forms of numbers: 8 bits; one bfloat16 or two; inputs of two and weights of one, which is all there is to them."""
+BYTES, ONE_PART, TWO_PARTS, TWO_BY_ONE, WHOLE = 0, 1, 2, 3, 4
+"""Forms of numbers: 8 bits; one bfloat16 or two; inputs of two and weights of one, which is all there is to them; float32."""
 LANES = 16
 """What divides inputs and hidden sizes that the kernels can take."""
 
@@ -109,8 +110,9 @@ class Kernels:
     def __init__(self) -> None:
         library = ctypes.CDLL(str(LIBRARY))
         try:
-            self._supported, self._floats, self._tiles, self._linear, self._encode = (
-                getattr(library, f"fivefold_{name}") for name in ("supported", "floats", "tiles", "linear", "encode")
+            names = ("supported", "wide", "floats", "tiles", "linear", "encode")
+            self._supported, self._wide, self._floats, self._tiles, self._linear, self._encode = (
+                getattr(library, f"fivefold_{name}") for name in names
             )
         except AttributeError as error:  # a checkout went on and its library did not
             raise OSError(str(error)) from None
@@ -123,9 +125,19 @@ class Kernels:
         return bool(self._supported())
 
     @property
-    def floats(self) -> bool:
-        """Whether it also has what they need to multiply floats."""
+    def feature(self) -> str:
+        """What of this processor they use, by its name."""
+        return ("", "avx2", "avx512_vnni")[self._supported()]
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether it also has what they need to multiply bfloat16."""
         return self.supported and bool(self._floats())
+
+    def use_wide(self, wanted: bool) -> bool:
+        """Use AVX-512 where the processor has it, as at first, or AVX2 in its place, in the whole process -> whether it is used
+        from now on. Codes of one are not those of the other, so nothing may be running."""
+        return bool(self._wide(int(wanted)))
 
     def use_tiles(self, wanted: bool) -> bool:
         """Use AMX for bytes where the processor has it, as at first, or never, in the whole process -> whether it is used
@@ -152,14 +164,14 @@ def _check(status: int) -> None:
 def lack_of_kernels() -> str:
     """Why the kernels cannot be used here; nothing where they can."""
     try:
-        return "" if Kernels().supported else "the processor has no avx512_vnni"
+        return "" if Kernels().supported else "the processor has no avx2"
     except OSError:
         return "fivefold's own kernels were not built when this version was installed: that takes a C compiler"
 
 
-def lack_of_floats() -> str:
-    """The same for floats."""
-    return lack_of_kernels() or ("" if Kernels().floats else "the processor has no amx_bf16")
+def lack_of_bfloat16() -> str:
+    """The same for bfloat16."""
+    return lack_of_kernels() or ("" if Kernels().bfloat16 else "the processor has no amx_bf16")
 
 
 class Pages:
@@ -183,13 +195,15 @@ class Pages:
 
 def packed_size(outputs: int, inputs: int, form: int) -> int:
     """Bytes of a packed matrix, whole lines."""
+    if form == WHOLE:
+        return -(-outputs // PANEL) * PANEL * inputs * 4
     parts, width = 2 if form == TWO_PARTS else 1, 2 if form else 1
     return -(-outputs // PANEL) * PANEL * parts * -(-inputs * width // LINE) * LINE
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A matrix in the order in which the kernels read, bytes [P / 64, 2, S, parts, 2, 16, 16, 4].
+    """A matrix in the order in which the kernels read, bytes [P / 64, 2, S, parts, 2, 16, 16, 4], or float32 [P / 64, 4, I, 16].
 
     In 8 bits with the scales of its rows and their sums, [O] both.
     """
@@ -211,13 +225,17 @@ def float_form(weight: Tensor, parts: int) -> int:
 
 
 def pack_floats(weight: Tensor, form: int, pages: Pages | None = None) -> Packed:
-    """float [O, I] as one bfloat16, the nearest, or two, the second for what the first leaves."""
+    """float [O, I] as it is, or as one bfloat16, the nearest, or two, the second for what the first leaves."""
 
     def split(rows: Tensor) -> Tensor:
         first = rows.bfloat16()
         return torch.stack((first, (rows.float() - first.float()).bfloat16())) if form == TWO_PARTS else first[None]
 
-    return Packed(form, _packed(weight.detach(), form, split, pages))
+    return Packed(form, _packed(weight.detach(), form, _whole if form == WHOLE else split, pages))
+
+
+def _whole(rows: Tensor) -> Tensor:
+    return rows.float()[None]
 
 
 def _packed(matrix: Tensor, form: int, parts: Callable[[Tensor], Tensor], pages: Pages | None) -> Tensor:
@@ -228,8 +246,15 @@ def _packed(matrix: Tensor, form: int, parts: Callable[[Tensor], Tensor], pages:
     into = torch.empty(size, dtype=torch.uint8) if pages is None else pages.take(size)
     panels = into.view(torch.int32).view(-(-outputs // PANEL), -1)
     for i, panel in enumerate(panels):
-        panel.copy_(_tiles(parts(matrix[i * PANEL : (i + 1) * PANEL])).flatten())
+        rows = parts(matrix[i * PANEL : (i + 1) * PANEL])
+        panel.copy_((_columns(rows) if form == WHOLE else _tiles(rows)).flatten())
     return into
+
+
+def _columns(parts: Tensor) -> Tensor:
+    """Up to a panel of rows [1, rows, I] float32 -> words, int32 [4, I, 16], filled up with zeros."""
+    filled = F.pad(parts[0], (0, 0, 0, -parts.shape[1] % PANEL)).contiguous()
+    return filled.view(torch.int32).view(-1, TILE, filled.shape[1]).transpose(1, 2)
 
 
 def _tiles(parts: Tensor) -> Tensor:

@@ -5,26 +5,24 @@
 #include "kernels.h"
 #include "simd.h"
 
-#include <math.h>
-#include <string.h>
-
 #define LOG2_E 1.4426950408889634
 
 /* x [H], of which entries j and j + H / 2 turn together, times `scale`. */
 INLINE void rotate(const float *x, const float *cosines, const float *sines, int64_t head_dim, float scale, float *into) {
     const int64_t half = head_dim / 2;
-    const __m512 factor = _mm512_set1_ps(scale);
+    const lanes factor = all_of(scale);
     for (int64_t j = 0; j < half; j += LANES) {
-        const __m512 a = _mm512_loadu_ps(x + j), b = _mm512_loadu_ps(x + half + j);
-        const __m512 cosine = _mm512_loadu_ps(cosines + j), sine = _mm512_loadu_ps(sines + j);
-        const __m512 low = _mm512_fnmadd_ps(b, sine, _mm512_mul_ps(a, cosine));
-        const __m512 high = _mm512_fmadd_ps(a, sine, _mm512_mul_ps(b, cosine));
-        _mm512_storeu_ps(into + j, _mm512_mul_ps(low, factor));
-        _mm512_storeu_ps(into + half + j, _mm512_mul_ps(high, factor));
+        const lanes a = load(x + j), b = load(x + half + j);
+        const lanes cosine = load(cosines + j), sine = load(sines + j);
+        const lanes low = times_from(b, sine, times(a, cosine));
+        const lanes high = times_add(a, sine, times(b, cosine));
+        store(into + j, times(low, factor));
+        store(into + half + j, times(high, factor));
     }
 }
 
 /* x [16, 16] -> its transpose, rows `stride` apart on both sides. */
+#if WIDE
 INLINE void transpose(const float *x, int64_t stride, float *into, int64_t into_stride) {
     __m512 a[LANES], b[LANES];
     _Pragma("GCC unroll 16") for (int i = 0; i < LANES; i++) a[i] = _mm512_loadu_ps(x + i * stride);
@@ -48,6 +46,22 @@ INLINE void transpose(const float *x, int64_t stride, float *into, int64_t into_
         _mm512_storeu_ps(into + (12 + c) * into_stride, _mm512_shuffle_f32x4(odd, odd2, 0xdd));
     }
 }
+#else
+INLINE void transpose_4(const float *x, int64_t stride, float *into, int64_t into_stride) {
+    __m128 a = _mm_loadu_ps(x), b = _mm_loadu_ps(x + stride), c = _mm_loadu_ps(x + 2 * stride), d = _mm_loadu_ps(x + 3 * stride);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(into, a);
+    _mm_storeu_ps(into + into_stride, b);
+    _mm_storeu_ps(into + 2 * into_stride, c);
+    _mm_storeu_ps(into + 3 * into_stride, d);
+}
+
+INLINE void transpose(const float *x, int64_t stride, float *into, int64_t into_stride) {
+    for (int64_t i = 0; i < LANES; i += 4)
+        for (int64_t j = 0; j < LANES; j += 4)
+            transpose_4(x + i * stride + j, stride, into + j * into_stride + i, into_stride);
+}
+#endif
 
 /* Some rows of one text with their rotation, [rows, H]; those past the end are zero. */
 INLINE void rotate_rows(const struct pack *pack, const float *x, int64_t first, int64_t rows, int64_t length, int64_t head_dim, float scale,
@@ -64,23 +78,22 @@ INLINE void rotate_rows(const struct pack *pack, const float *x, int64_t first, 
 /* Scores [keys] of one query to powers of 2 above its highest score so far; sums of earlier keys are brought to the same. */
 INLINE void soften(float *scores, int64_t keys, float *highest, float *total, float *mixed, int64_t head_dim) {
     const int64_t last = (keys - 1) / LANES * LANES;
-    const __m512 never = _mm512_set1_ps(-INFINITY);
-    _mm512_storeu_ps(scores + last, _mm512_mask_loadu_ps(never, lanes_before(keys, last), scores + last));
-    const __m512 before = _mm512_set1_ps(*highest);
-    __m512 top = before, sum = _mm512_setzero_ps();
+    store(scores + last, load_before(scores + last, keys, last, -INFINITY));
+    const lanes before = all_of(*highest);
+    lanes top = before, sum = none();
     for (int64_t k = 0; k <= last; k += LANES)
-        top = _mm512_max_ps(top, _mm512_loadu_ps(scores + k));
-    top = _mm512_set1_ps(_mm512_reduce_max_ps(top));
+        top = higher(top, load(scores + k));
+    top = all_of(highest_of(top));
     for (int64_t k = 0; k <= last; k += LANES) {
-        const __m512 power = exp2_16(_mm512_sub_ps(_mm512_loadu_ps(scores + k), top));
-        _mm512_storeu_ps(scores + k, power);
-        sum = _mm512_add_ps(sum, power);
+        const lanes power = exp2_of(less(load(scores + k), top));
+        store(scores + k, power);
+        sum = add(sum, power);
     }
-    const __m512 shrunk = exp2_16(_mm512_sub_ps(before, top));
-    *highest = _mm512_cvtss_f32(top);
-    *total = *total * _mm512_cvtss_f32(shrunk) + _mm512_reduce_add_ps(sum);
+    const lanes shrunk = exp2_of(less(before, top));
+    *highest = first_of(top);
+    *total = *total * first_of(shrunk) + sum_of(sum);
     for (int64_t j = 0; j < head_dim; j += LANES)
-        _mm512_storeu_ps(mixed + j, _mm512_mul_ps(_mm512_loadu_ps(mixed + j), shrunk));
+        store(mixed + j, times(load(mixed + j), shrunk));
 }
 
 /* What queries are multiplied with: the scale of scores, and of powers of 2 in the place of e. */
@@ -98,22 +111,10 @@ INLINE void begin(int64_t rows, int64_t head_dim, float *mixed, float *highest, 
 /* Sums over all keys to means, written a row of the model's apart. */
 INLINE void hand_over(const float *mixed, const float *total, int64_t rows, int64_t head_dim, float *into, int64_t stride) {
     for (int64_t i = 0; i < rows; i++, into += stride, mixed += head_dim) {
-        const __m512 share = _mm512_set1_ps(1.0f / total[i]);
+        const lanes share = all_of(1.0f / total[i]);
         for (int64_t j = 0; j < head_dim; j += LANES)
-            _mm512_storeu_ps(into + j, _mm512_mul_ps(_mm512_loadu_ps(mixed + j), share));
+            store(into + j, times(load(mixed + j), share));
     }
 }
-
-/* Queries, keys and values of one head of one text, [L, H] each, rows PANEL apart; and where the result goes. */
-struct head {
-    const float *queries, *keys, *values;
-    int64_t length, head_dim;
-    float *mixed;
-    int64_t stride;
-};
-
-/* Floats of scratch for one head of one text by tiles, and the head; `parts` is of how many bfloat16 weights and values are. */
-int64_t scratch_of_tiles(int64_t length, int64_t head_dim, int64_t parts);
-void attend_by_tiles(const struct pack *pack, const struct head *head, int64_t parts, float *scratch);
 
 #endif

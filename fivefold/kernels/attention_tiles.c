@@ -1,5 +1,6 @@
 /* Attention by tiles, some queries of one head at a time. Numbers are of one bfloat16, or of two: queries, keys, weights and values.
  */
+#define WIDE 1
 #include "attention.h"
 
 #define TILED_KEYS 128    /* keys of a block: scores of some queries with them stay in the first cache */
@@ -91,11 +92,11 @@ BFLOAT16 static inline __attribute__((always_inline)) void soften_row(const int6
     const float before = *highest, found = _mm512_reduce_max_ps(top);
     if (!(found <= before)) { /* NaN too */
         *highest = found;
-        shrink(_mm512_cvtss_f32(exp2_16(_mm512_set1_ps(before - found))), total, mixed, head_dim);
+        shrink(_mm512_cvtss_f32(exp2_of(_mm512_set1_ps(before - found))), total, mixed, head_dim);
     }
     top = _mm512_set1_ps(*highest);
     for (int64_t k = 0; k < rounded(keys, TILED_ROWS); k += LANES) {
-        __m512 power = _mm512_maskz_mov_ps(lanes_before(keys, k), exp2_16(_mm512_sub_ps(_mm512_loadu_ps(scores + k), top)));
+        __m512 power = _mm512_maskz_mov_ps(lanes_before(keys, k), exp2_of(_mm512_sub_ps(_mm512_loadu_ps(scores + k), top)));
         sum = _mm512_add_ps(sum, power);
         _mm256_storeu_si256((__m256i *)(weights + k / 2), peel(&power));
         if (parts == TWO_PARTS)

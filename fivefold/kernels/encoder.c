@@ -6,11 +6,17 @@
 
 #define ROWS_A_UNIT 16 /* tokens of a unit of work where each is done by itself */
 
-int fivefold_supported(void) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("bmi2") &&
-           __builtin_cpu_supports("fma");
+const struct vectors *vectors;
+
+__attribute__((constructor)) static void open_library(void) { fivefold_wide(true); }
+
+int fivefold_wide(int wanted) {
+    __builtin_cpu_init();
+    vectors = wanted && avx512.supported() ? &avx512 : avx2.supported() ? &avx2 : NULL;
+    return vectors == &avx512;
 }
+
+int fivefold_supported(void) { return vectors == &avx512 ? 2 : vectors == &avx2 ? 1 : 0; }
 
 /* One stage: a linear, or what stands between two of them. Each member has its own. */
 struct stage {
@@ -26,14 +32,14 @@ static void encode_some(void *job, int64_t unit, int member) {
     const struct stage *stage = job;
     (void)member;
     const int64_t first = unit * ROWS_A_UNIT;
-    encode_rows(stage->linear, stage->in, &stage->codes, first, least(stage->tokens, first + ROWS_A_UNIT));
+    vectors->encode_rows(stage->linear, stage->in, &stage->codes, first, least(stage->tokens, first + ROWS_A_UNIT));
 }
 
 static void project_some(void *job, int64_t unit, int member) {
     const struct stage *stage = job;
     (void)member;
     const int64_t first = unit * ROWS_A_UNIT;
-    project_codes(stage->linear, &stage->codes, first, least(stage->tokens, first + ROWS_A_UNIT));
+    vectors->project_codes(stage->linear, &stage->codes, first, least(stage->tokens, first + ROWS_A_UNIT));
 }
 
 static void multiply_panel(void *job, int64_t unit, int member) {
@@ -184,9 +190,9 @@ static void settle_rows(void *job, int64_t unit, int member) {
     const int64_t hidden = pass->encoder->hidden, first = unit * ROWS_A_UNIT, stop = least(pass->pack->tokens, first + ROWS_A_UNIT);
     (void)member;
     for (int64_t t = first; t < stop; t++)
-        add_and_normalize(pass->norm, pass->x + t * hidden, pass->narrow + t * hidden, hidden, pass->x + t * hidden);
+        vectors->add_and_normalize(pass->norm, pass->x + t * hidden, pass->narrow + t * hidden, hidden, pass->x + t * hidden);
     if (pass->stage.linear)
-        encode_rows(pass->stage.linear, pass->x, &pass->stage.codes, first, stop);
+        vectors->encode_rows(pass->stage.linear, pass->x, &pass->stage.codes, first, stop);
 }
 
 static void share_settling(struct team *team, int member, struct pass *pass, const struct norm *norm, const struct linear *next) {

@@ -1,11 +1,11 @@
-/* The encoder for processors with AVX-512 VNNI, in 8 bits, and for those with AMX also in floats: what the files of this folder share, and
- * what Python calls.
+/* The encoder for processors with AVX2 or AVX-512 VNNI, and with AMX, in 8 bits and in floats: what the files of this folder share, and what
+ * Python calls.
  *
  * In 8 bits the arithmetic is that of quantization.py. Each token has a scale s and a lowest value l, so that x = s q + l with q in 0..255, and
  *
  *     x W^T + b = s (q Q^T) w + b + l c + (x A^T) B^T        c [O]: the sum of each row of W; A, B: a task's low-rank term
  *
- * In floats each number of x and W is one bfloat16, the nearest; or two, the second nearest to what the first leaves, so that no more
+ * In floats numbers are multiplied as they are. By AMX each number of x and W is one bfloat16, the nearest; or two, the second nearest to what the first leaves, so that no more
  * than 2^-17 of it is lost. Their products are added up in float32, but for that of both second parts, which is smaller still:
  *
  *     x W^T + b = x1 W1^T + x1 W2^T + x2 W1^T + b + (x A^T) B^T
@@ -28,8 +28,9 @@
 #define QUAD 4   /* products of bytes that one instruction adds to one sum */
 #define LINE 64  /* bytes of a line of a cache, and of a row of a tile */
 
-/* What numbers are multiplied as: bytes, or so many bfloat16; inputs of two with weights of one, where weights were bfloat16 before. */
-enum form { BYTES = 0, ONE_PART = 1, TWO_PARTS = 2, TWO_BY_ONE = 3 };
+/* What numbers are multiplied as: bytes, or so many bfloat16; inputs of two with weights of one, where weights were bfloat16 before; or
+ * float32. */
+enum form { BYTES = 0, ONE_PART = 1, TWO_PARTS = 2, TWO_BY_ONE = 3, WHOLE = 4 };
 
 /* A task's low-rank term on one linear. */
 struct term {
@@ -41,7 +42,7 @@ struct term {
 struct linear {
     int64_t inputs, outputs, form;
     /* [P / PANEL, 2, S, parts, 2, 16, 16, QUAD bytes]: panels, halves of them, steps of a line of inputs, parts of a weight, and tiles of 16
-     * outputs, in which those inputs of an output that one instruction adds up are neighbours. */
+     * outputs, in which those inputs of an output that one instruction adds up are neighbours. Of float32 [P / PANEL, 4, I, 16]. */
     const uint8_t *weight;
     const float *scale, *bias, *sums; /* w, b, c [P] each; of floats b alone */
     const struct term *terms; /* by task id; a task without one has rank 0 */
@@ -97,22 +98,53 @@ static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t parts(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 static inline int64_t rounded(int64_t count, int64_t multiple) { return parts(count, multiple) * multiple; }
 
-/* Parts of an input and of a weight, bytes of one part of a row of inputs, and of the whole row. */
-static inline int64_t parts_of(const struct linear *linear) { return least(TWO_PARTS, most(1, linear->form)); }
-static inline int64_t weight_parts(const enum form form) { return form == TWO_PARTS ? 2 : 1; }
-static inline int64_t part_bytes(const struct linear *linear) { return rounded(linear->inputs * (linear->form ? 2 : 1), LINE); }
-static inline int64_t row_bytes(const struct linear *linear) { return parts_of(linear) * part_bytes(linear); }
+/* ---- what is done by vectors (avx2.c, avx512.c): rows.h, sums.h, finish.h, attend.h ---- */
 
-/* ---- rows.c: what is done token by token ---- */
+#define SUMMED_ROWS 6 /* tokens whose sums of bytes are in registers together */
+#define BLOCK_ROWS 48 /* tokens of a block */
+
+struct head;
+struct vectors {
+    /* Whether this processor has these. */
+    bool (*supported)(void);
+    /* A code of 8 bits takes so many. */
+    int64_t code_bytes;
+    /* Put some rows of x [T, I] into codes, for a linear. */
+    void (*encode_rows)(const struct linear *linear, const float *x, const struct codes *into, int64_t first, int64_t stop);
+    /* The factors alone, of rows that are codes of floats already. */
+    void (*project_codes)(const struct linear *linear, const struct codes *into, int64_t first, int64_t stop);
+    /* LayerNorm of x + y [n] each; `into` may be x. */
+    void (*add_and_normalize)(const struct norm *norm, const float *x, const float *y, int64_t n, float *into);
+    /* Sums [rows, PANEL] of up to SUMMED_ROWS rows of `steps` lines; `lines` lines are fetched at `ahead` for every four inputs. Or of up to
+     * BLOCK_ROWS rows. Vectors have the one or the other. */
+    void (*sum_codes)(int64_t rows, const uint8_t *codes, int64_t stride, const uint8_t *panel, int64_t steps, const uint8_t *ahead,
+                      int64_t lines, int32_t *into);
+    void (*sum_code_block)(int64_t rows, const uint8_t *codes, int64_t stride, const uint8_t *panel, int64_t steps, const uint8_t *next,
+                           int32_t *into);
+    /* Sums [rows, PANEL] of up to BLOCK_ROWS rows of n floats. */
+    void (*sum_float_block)(int64_t rows, const float *x, int64_t stride, const float *panel, int64_t n, float *into);
+    /* One token's sums of a panel, int32 or float32 [PANEL], to floats: scales, bias, lowest value, the task's term, and GELU where asked for. */
+    void (*finish_row)(const struct linear *linear, const struct codes *in, int64_t row, int64_t panel, const void *sums,
+                       const struct products *into);
+    void (*attend)(const struct pack *pack, const struct head *head, float *scratch);
+};
+extern const struct vectors avx2, avx512;
+/* The best that this processor has, or NULL. */
+extern const struct vectors *vectors;
 
 /* Numbers [n] to the bfloat16 next to them, and what is left to the one next to that, unless `low` is NULL. n is a multiple of 16. */
 void split(const float *x, int64_t n, void *high, void *low);
-/* Put some rows of x [T, I] into codes, for a linear. */
-void encode_rows(const struct linear *linear, const float *x, const struct codes *into, int64_t first, int64_t stop);
-/* The factors alone, of rows that are codes of floats already. */
-void project_codes(const struct linear *linear, const struct codes *into, int64_t first, int64_t stop);
-/* LayerNorm of x + y [n] each; `into` may be x. */
-void add_and_normalize(const struct norm *norm, const float *x, const float *y, int64_t n, float *into);
+
+/* ---- sizes ---- */
+
+/* Parts of an input and of a weight, bytes of one part of a row of inputs, of the whole row, and of a row of one part of the weights. */
+static inline int64_t parts_of(const struct linear *linear) { return linear->form == WHOLE ? 1 : least(TWO_PARTS, most(1, linear->form)); }
+static inline int64_t weight_parts(const enum form form) { return form == TWO_PARTS ? 2 : 1; }
+static inline int64_t weight_bytes(const struct linear *linear) {
+    return rounded(linear->inputs * (linear->form == BYTES ? 1 : linear->form == WHOLE ? 4 : 2), LINE);
+}
+static inline int64_t part_bytes(const struct linear *linear) { return weight_bytes(linear) * (linear->form == BYTES ? vectors->code_bytes : 1); }
+static inline int64_t row_bytes(const struct linear *linear) { return parts_of(linear) * part_bytes(linear); }
 
 /* ---- product.c ---- */
 
@@ -126,20 +158,6 @@ int64_t product_units(const struct linear *linear, int64_t tokens);
 void multiply(const struct linear *linear, const struct codes *in, int64_t tokens, int64_t piece, int64_t unit, uint8_t *partial,
               const struct products *into);
 
-/* ---- sums.c: sums of products of bytes, where there are no tiles ---- */
-
-#define SUMMED_ROWS 6 /* tokens whose sums are in registers together */
-
-/* Sums [rows, PANEL] of up to SUMMED_ROWS rows of `steps` lines; `lines` lines are fetched at `ahead` for every four inputs. */
-void sum_codes(int64_t rows, const uint8_t *codes, int64_t stride, const uint8_t *panel, int64_t steps, const uint8_t *ahead, int64_t lines,
-              int32_t *into);
-
-/* ---- finish.c ---- */
-
-/* One token's sums of a panel, int32 or float32 [PANEL], to floats: scales, bias, lowest value, the task's term, and GELU where asked for. */
-void finish_row(const struct linear *linear, const struct codes *in, int64_t row, int64_t panel, const void *sums,
-                const struct products *into);
-
 /* ---- tiles.c: products on processors with AMX ---- */
 
 #define TILE_SIDE 16    /* rows of a tile */
@@ -148,6 +166,8 @@ void finish_row(const struct linear *linear, const struct codes *in, int64_t row
 #define TILED_ROWS 32   /* rows whose sums are in tiles together */
 
 bool tiles_in_use(void);
+/* Whether a linear's sums are made in tiles. */
+static inline bool in_tiles(const struct linear *linear) { return linear->form == BYTES ? tiles_in_use() : linear->form != WHOLE; }
 /* Around all that a thread does with tiles; nothing where there are none. */
 void tiles_open(void);
 void tiles_close(void);
@@ -176,6 +196,20 @@ void mix_tiles(const uint32_t *weights, int64_t weights_stride, const uint32_t *
 /* ---- attention.c ---- */
 
 #define MOST_HEAD_DIM PANEL /* a head lies within a panel */
+#define TILE 6              /* queries whose sums are in registers together, by vectors */
+#define QUERIES 48          /* queries that pass over a block of keys before the next block comes */
+#define KEYS 256            /* keys of a block: with their values they fit the second cache */
+
+/* Queries, keys and values of one head of one text, [L, H] each, rows PANEL apart; and where the result goes. */
+struct head {
+    const float *queries, *keys, *values;
+    int64_t length, head_dim;
+    float *mixed;
+    int64_t stride;
+};
+/* Floats of scratch for one head of one text by tiles, and the head; `parts` is of how many bfloat16 weights and values are. */
+int64_t scratch_of_tiles(int64_t length, int64_t head_dim, int64_t parts);
+void attend_by_tiles(const struct pack *pack, const struct head *head, int64_t parts, float *scratch);
 
 /* Floats of scratch that `attend` needs for texts of up to `length` tokens. */
 int64_t attention_scratch(const struct encoder *encoder, int64_t length);
@@ -198,11 +232,13 @@ void team_share(struct team *team, int member, int64_t units, task_unit *unit, v
 
 #define PUBLIC __attribute__((visibility("default")))
 
-/* Whether this processor has what the kernels need. */
+/* Whether this processor has what the kernels need: 2 for AVX-512 VNNI, 1 for AVX2, 0. */
 PUBLIC int fivefold_supported(void);
-/* Whether it has what products of floats need. */
+/* Use AVX-512 where the processor has it, or never; as before, whether it is in use from now on. Not while anything runs. */
+PUBLIC int fivefold_wide(int wanted);
+/* Whether it has what products of bfloat16 need. */
 PUBLIC int fivefold_floats(void);
-/* Use tiles for bytes where the processor has them, or never; whether they are in use from now on. Floats need them. */
+/* Use tiles for bytes where the processor has them, or never; whether they are in use from now on. Products of bfloat16 need them. */
 PUBLIC int fivefold_tiles(int wanted);
 /* y [T, O] = linear(x [T, I]); 0, or -1 where memory is short. */
 PUBLIC int fivefold_linear(const struct linear *linear, const int32_t *tasks, int64_t tokens, const float *x, float *y, int threads);

@@ -1,5 +1,5 @@
-/* Products, a panel of 64 outputs for some hundred tokens at a time: sums in tiles (tiles.c) or in registers (sums.c), each finished
- * (finish.c) as soon as it is there; by tiles while the next one is made.
+/* Products, a panel of 64 outputs for some hundred tokens at a time: sums in tiles (tiles.c) or in registers (sums.h), each finished
+ * (finish.h) as soon as it is there; by tiles while the next one is made.
  *
  * A panel of weights stays in the second cache while all tokens of a unit pass by, and the next one is fetched meanwhile.
  */
@@ -11,12 +11,10 @@
 #define LEAST_ROWS 256           /* fewer */
 #define MOST_ROWS 512            /* or more than these */
 
-static bool tiled(const struct linear *linear) { return linear->form || tiles_in_use(); }
-
-static int64_t steps_of(const struct linear *linear) { return part_bytes(linear) / LINE; }
+static int64_t steps_of(const struct linear *linear) { return weight_bytes(linear) / LINE; }
 
 int64_t product_pieces(const struct linear *linear) {
-    return tiled(linear) ? parts(steps_of(linear) * parts_of(linear), MOST_STEPS) : 1;
+    return in_tiles(linear) ? parts(steps_of(linear) * parts_of(linear), MOST_STEPS) : 1;
 }
 
 int64_t partial_size(const struct linear *linear, int64_t tokens) {
@@ -46,7 +44,23 @@ struct unit {
 
 static void finish_rows(const struct unit *unit, int64_t first, int64_t rows, const int32_t *sums) {
     for (int64_t r = 0; r < rows; r++)
-        finish_row(unit->linear, unit->in, first + r, unit->panel, sums + r * PANEL, unit->into);
+        vectors->finish_row(unit->linear, unit->in, first + r, unit->panel, sums + r * PANEL, unit->into);
+}
+
+/* A block of rows after the other. */
+static void multiply_by_blocks(const struct unit *unit) {
+    const struct linear *linear = unit->linear;
+    _Alignas(LINE) int32_t sums[BLOCK_ROWS * PANEL]; /* or floats */
+    for (int64_t row = unit->start; row < unit->stop; row += BLOCK_ROWS) {
+        const int64_t rows = least(BLOCK_ROWS, unit->stop - row), stride = unit->in->stride;
+        const uint8_t *codes = unit->in->codes + row * stride;
+        if (linear->form == WHOLE)
+            vectors->sum_float_block(rows, (const float *)codes, stride / (int64_t)sizeof(float), (const float *)unit->weight, linear->inputs,
+                                     (float *)sums);
+        else
+            vectors->sum_code_block(rows, codes, stride, unit->weight, steps_of(linear), unit->next, sums);
+        finish_rows(unit, row, rows, sums);
+    }
 }
 
 /* The first `fetching` groups of rows share the next panel's lines, of which there are four for every four inputs. */
@@ -56,8 +70,8 @@ static void multiply_by_vectors(const struct unit *unit) {
     int32_t sums[SUMMED_ROWS * PANEL];
     for (int64_t row = unit->start, group = 0; row < unit->stop; row += SUMMED_ROWS, group++) {
         const int64_t rows = least(SUMMED_ROWS, unit->stop - row), lines = group < fetching ? 4 / fetching : 0;
-        sum_codes(rows, unit->in->codes + row * unit->in->stride, unit->in->stride, unit->weight, steps,
-                 unit->next + group * size / fetching, lines, sums);
+        vectors->sum_codes(rows, unit->in->codes + row * unit->in->stride, unit->in->stride, unit->weight, steps,
+                           unit->next + group * size / fetching, lines, sums);
         finish_rows(unit, row, rows, sums);
     }
 }
@@ -78,7 +92,7 @@ static void follow(struct beside *beside, int64_t i) {
     for (int64_t stop = least(2 * own->lines, own->line + own->portion); own->line < stop; own->line++)
         FETCH(own->ahead + own->line / own->lines * own->half + own->line % own->lines * LINE);
     if (i < own->rows)
-        finish_row(own->unit->linear, own->unit->in, own->first + i, own->unit->panel, own->sums + i * PANEL, own->unit->into);
+        vectors->finish_row(own->unit->linear, own->unit->in, own->first + i, own->unit->panel, own->sums + i * PANEL, own->unit->into);
 }
 
 /* Steps of a piece, and where it begins. */
@@ -120,14 +134,16 @@ static void multiply_by_tiles(const struct unit *unit, struct piece piece, uint8
 
 void multiply(const struct linear *linear, const struct codes *in, int64_t tokens, int64_t piece, int64_t unit, uint8_t *partial,
               const struct products *into) {
-    const int64_t panels = parts(linear->outputs, PANEL), size = weight_parts(linear->form) * part_bytes(linear) * PANEL;
+    const int64_t panels = parts(linear->outputs, PANEL), size = weight_parts(linear->form) * weight_bytes(linear) * PANEL;
     const int64_t panel = unit % panels, rows = rows_together(linear, tokens), start = unit / panels * rows;
     const struct unit own = {.linear = linear, .in = in, .into = into, .start = start, .stop = least(tokens, start + rows),
                              .panel = panel, .weight = linear->weight + panel * size,
                              .next = linear->weight + (panel + 1) % panels * size};
     const int64_t place = (panel * rounded(tokens, TILED_ROWS) + start) * PANEL * (int64_t)sizeof(float);
-    if (tiled(linear))
+    if (in_tiles(linear))
         multiply_by_tiles(&own, cut(linear, piece), partial + place);
+    else if (linear->form == WHOLE || !vectors->sum_codes)
+        multiply_by_blocks(&own);
     else
         multiply_by_vectors(&own);
 }

@@ -1,5 +1,5 @@
 /* Products on processors with AMX, whose tiles have 16 rows of 64 bytes: 16 tokens by 64 inputs in bytes or 32 in bfloat16, times as many
- * inputs by 16 outputs as they lie in a panel. Sums of bytes are those of sums.c to the bit, for they are whole numbers. And those of attention.
+ * inputs by 16 outputs as they lie in a panel. Sums of bytes are those of sums.h to the bit, for they are whole numbers. And those of attention.
  *
  * Rows past the last are read and their sums left alone.
  */
@@ -9,12 +9,12 @@ static bool there, wanted = true;
 
 int fivefold_tiles(int want) {
     wanted = want;
-    return there && wanted;
+    return tiles_in_use();
 }
 
-int fivefold_floats(void) { return there; }
+int fivefold_floats(void) { return there && vectors == &avx512; }
 
-bool tiles_in_use(void) { return there && wanted; }
+bool tiles_in_use(void) { return there && wanted && vectors == &avx512; }
 
 #if defined(__clang__) || __GNUC__ >= 11
 #include <cpuid.h>
