@@ -203,7 +203,7 @@ def packed_size(outputs: int, inputs: int, form: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A matrix in the order in which the kernels read, bytes [P / 64, 2, S, parts, 2, 16, 16, 4], or float32 [P / 64, 4, I, 16].
+    """A matrix in the order in which the kernels read, bytes [P / 64, 2, S, parts, 2, 16, 16, 4] or float32 [P / 64, 4, I, 16].
 
     In 8 bits with the scales of its rows and their sums, [O] both.
     """

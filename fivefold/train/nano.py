@@ -2,10 +2,12 @@
 
     vocabulary  prune the teacher's vocabulary, copy its layers    -> tokenizer.json, config.json, start.safetensors
     distil      the body learns the teacher's vectors              -> body.safetensors
-    turn        its vectors' main directions come first            -> body-turned.safetensors, rotation.safetensors
+    turn        its vectors' main directions come first, and those -> body-turned.safetensors, rotation.safetensors,
+                of the adapters that are there                        adapters-<family>-turned.safetensors
     refine      it learns on, so turned, its prefixes above all    -> body-refined.safetensors
     pairs       the body learns from pairs, in contrast            -> body-pairs.safetensors
-    adapters    each family on the frozen body                     -> adapters-<family>.safetensors
+    adapters    each family on the frozen body, from turned ones   -> adapters-<family>.safetensors
+                where there are some
     package     the folder that ships: words in 4 bits, matrices in 8
 
 Everything is seeded. A stage that was stopped goes on when it is run again.
@@ -29,11 +31,12 @@ from torch import Tensor
 
 from fivefold.config import ModelConfig
 from fivefold.errors import InputError, MissingFileError
+from fivefold.layouts import is_bank
 from fivefold.model import Encoder
 from fivefold.train.batches import mapped_set, pair_set
 from fivefold.train.corpora import Corpora, Graded, Labelled, Pair, read_corpora
 from fivefold.train.dealing import Dealer, Sets
-from fivefold.train.families import FAMILIES, fit_family, prepared
+from fivefold.train.families import FAMILIES, PASSAGE, fit_family, prepared
 from fivefold.train.journal import read_log
 from fivefold.train.loop import Run, Schedule, assemble, body_but_words, fit, learn
 from fivefold.train.losses import Distillation, contrast
@@ -42,7 +45,7 @@ from fivefold.train.sampling import Mixture
 from fivefold.train.student import build_student, student_config, student_tensors, without_tasks
 from fivefold.train.teacher import Teacher, read_teacher
 from fivefold.train.tokens import piece_lengths
-from fivefold.train.turning import principal_rotation, turn_block
+from fivefold.train.turning import turn_block
 from fivefold.train.vocabulary import MASK, SPECIALS, evidence, prune
 
 PER_LANGUAGE = 60_000
@@ -53,8 +56,10 @@ RUNS = "runs"
 START, BODY, TURNED = "start.safetensors", "body.safetensors", "body-turned.safetensors"
 REFINED, PAIRED = "body-refined.safetensors", "body-pairs.safetensors"
 ROTATION = "rotation.safetensors"
-SAMPLE = 3_000
-"""Texts whose vectors say which directions are the main ones."""
+LEADS = ("vital_desc", "vital_title")
+"""Whose passages say which directions are the main ones: text of people on every topic, which help and verses are not."""
+SAMPLE, TOKENS = 1_500, 100_000
+"""Texts of each kind, and tokens of all of them, that a turn is made for."""
 REFINED_PREFIXES = 1.0
 """Weight of the prefixes' similarities, once the main directions are in front."""
 
@@ -162,17 +167,35 @@ def distil(plan: Plan, run: Run) -> None:
 
 
 def turn(plan: Plan, run: Run) -> None:
-    """Bring the main directions of the body's vectors to the front."""
-    trained = assemble(plan.body(BODY), plan.tokenizer)
+    """Bring the main directions of the body's vectors to the front; adapters that it has turn with it."""
+    if (plan.work / TURNED).is_file():
+        raise InputError(f"the body in {plan.work} was turned already, and its adapters would turn once more")
+    config = ModelConfig.from_folder(plan.work)
+    banks = {
+        name: load_file(path) for name in FAMILIES if (path := plan.work / f"adapters-{name}.safetensors").is_file()
+    }
+    trained = assemble(build_student(config, load_file(plan.first(BODY))), plan.tokenizer)
+    for name, bank in banks.items():
+        _put(trained[0].encoder, bank, config, name)
     trained.max_seq_length = _longest(plan.schedules["refine"])
-    texts = [text for text, _, _ in drawn_texts(Mixture(plan.read()), SAMPLE, run.seed)]
+    corpora, rng = plan.read(), np.random.default_rng(run.seed)
+    leads = [pair.passage for name in LEADS for pair in corpora.pairs[name]]
     block, seen = trained[0].encoder.layers[-1], []
     hook = block.mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
-    rotation = principal_rotation(trained.encode(texts, convert_to_tensor=True).cpu(), plan.front)
+    trained.encode([text for text, _, _ in drawn_texts(Mixture(corpora), SAMPLE, run.seed)])
+    trained[0].default_task = PASSAGE if banks else None
+    chosen = [leads[i] for i in rng.permutation(len(leads))[:SAMPLE]]
+    vectors = trained.encode(chosen, convert_to_tensor=True).cpu()
     hook.remove()
-    turn_block(block.cpu(), rotation, torch.cat(seen).cpu())
+    inputs = torch.cat(seen).cpu()
+    some = torch.from_numpy(rng.permutation(len(inputs))[:TOKENS])
+    rotation = turn_block(block.cpu(), vectors, inputs[some], plan.front)
+    state = trained[0].encoder.state_dict()
     _save({"rotation": rotation}, plan.work / ROTATION)
-    _save(trained[0].encoder.state_dict(), plan.work / TURNED)
+    for name in banks:
+        _save(_banks(state, config, name), plan.work / f"adapters-{name}-turned.safetensors")
+        (plan.work / f"adapters-{name}.safetensors").unlink()
+    _save({name: tensor for name, tensor in state.items() if not is_bank(name)}, plan.work / TURNED)
 
 
 def refine(plan: Plan, run: Run) -> None:
@@ -219,7 +242,7 @@ def lengths_of(tokenizer: Tokenizer) -> Tensor:
 def pairs(plan: Plan, run: Run) -> None:
     """Train the body on translations and pairs, in contrast; words stay frozen."""
     schedule = plan.schedules["pairs"]
-    trained = assemble(plan.body(REFINED, BODY), plan.tokenizer)
+    trained = assemble(plan.body(REFINED, TURNED, BODY), plan.tokenizer)
     learn(trained, body_but_words)
     sets = _dealer(plan.read(), schedule, run).pairs()
     data = {name: pair_set([row for row in rows if isinstance(row, Pair)]) for name, rows in sets.items()}
@@ -228,16 +251,25 @@ def pairs(plan: Plan, run: Run) -> None:
 
 
 def adapters(plan: Plan, run: Run) -> None:
-    """Train every family on the newest body, one after the other, held to the teacher."""
+    """Train every family on the newest body, one after the other, held to the teacher.
+
+    One with no steps stays as it was turned.
+    """
     corpora = plan.read()
     teacher = Teacher(read_teacher(plan.teacher), bf16=run.bf16)
-    for name, family in FAMILIES.items():
+    for name in FAMILIES:
         if (plan.work / f"adapters-{name}.safetensors").is_file():
             continue
         torch.manual_seed(run.seed)
         config = ModelConfig.from_folder(plan.work)
-        encoder = build_student(config, load_file(plan.first(PAIRED, REFINED, BODY)))
+        encoder = build_student(config, load_file(plan.first(PAIRED, REFINED, TURNED, BODY)))
+        turned = plan.work / f"adapters-{name}-turned.safetensors"
+        if turned.is_file():
+            _put(encoder, load_file(turned), config, name)
         schedule = plan.schedules[name]
+        if not schedule.steps:
+            _save(_banks(encoder.state_dict(), config, name), plan.work / f"adapters-{name}.safetensors")
+            continue
         dealt = DEALS[name](_dealer(corpora, schedule, run))
         materials = prepared(name, dealt, run.seed, TEMPERATURES.get(name, {}))
         own = replace(run, folder=run.folder / name)
@@ -251,9 +283,7 @@ def adapters(plan: Plan, run: Run) -> None:
             teacher=teacher,
             held=HELD[name],
         )
-        ids = [config.task_id(task) for task in family.tasks]
-        banks = {key: bank[ids].contiguous() for key, bank in state.items() if "lora_" in key}
-        _save(banks, plan.work / f"adapters-{name}.safetensors")
+        _save(_banks(state, config, name), plan.work / f"adapters-{name}.safetensors")
 
 
 def package(plan: Plan, run: Run) -> None:
@@ -262,7 +292,7 @@ def package(plan: Plan, run: Run) -> None:
     updates = {name: int(log[-1]["step"]) for name, log in logs.items() if log}
     distilled = (_longest(plan.schedules[name]) for name in ("distil", "refine"))
     longest = max(*distilled, *(plan.schedules[name].max_length for name in FAMILIES))
-    body = plan.first(PAIRED, REFINED, BODY)
+    body = plan.first(PAIRED, REFINED, TURNED, BODY)
     write_package(plan.work, body, plan.target, updates=updates, longest=longest, scores=plan.scores)
 
 
@@ -301,6 +331,21 @@ def v3_nano(plan: Plan, run: Run, stages: Sequence[str] = (ALL,)) -> None:
         if ALL in stages and name in DONE and (plan.work / DONE[name]).is_file():
             continue
         STAGES[name](plan, replace(run, folder=plan.work / RUNS / name))
+
+
+def _banks(state: Mapping[str, Tensor], config: ModelConfig, family: str) -> dict[str, Tensor]:
+    """A family's part of the banks of an encoder."""
+    ids = [config.task_id(task) for task in FAMILIES[family].tasks]
+    return {name: bank[ids].contiguous() for name, bank in state.items() if is_bank(name)}
+
+
+@torch.no_grad()
+def _put(encoder: Encoder, banks: Mapping[str, Tensor], config: ModelConfig, family: str) -> None:
+    """The other way round."""
+    ids = [config.task_id(task) for task in FAMILIES[family].tasks]
+    parameters = dict(encoder.named_parameters())
+    for name, bank in banks.items():
+        parameters[name][ids] = bank.to(parameters[name])
 
 
 def _dealer(corpora: Corpora, schedule: Schedule, run: Run) -> Dealer:

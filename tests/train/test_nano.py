@@ -103,10 +103,25 @@ def test_a_stage_that_is_done_is_passed_over_and_one_that_is_not_is_missed(plan:
     with pytest.raises(MissingFileError, match="run the stage"):
         v3_nano(plan, run(), ["distil"])
     v3_nano(plan, run(), ["vocabulary"])
-    with pytest.raises(MissingFileError, match=r"has no body-refined\.safetensors or body\.safetensors"):
+    with pytest.raises(
+        MissingFileError, match=r"has no body-refined\.safetensors or body-turned\.safetensors or body\.safetensors"
+    ):
         v3_nano(plan, run(), ["pairs"])
     with pytest.raises(InputError, match="unknown stage 'cook'"):
         v3_nano(plan, run(), ["cook"])
+
+
+def test_adapters_turn_with_their_body_and_stay_so_where_they_learn_no_more(plan: Plan) -> None:
+    v3_nano(plan, run(), ["vocabulary", "distil", "adapters"])
+    before = load_file(plan.work / "adapters-separation.safetensors")
+    still = plan.with_schedules({name: {"steps": 0} for name in FAMILIES})
+    v3_nano(still, run(), ["turn", "adapters"])
+    turned, after = (load_file(plan.work / f"adapters-separation{end}.safetensors") for end in ("-turned", ""))
+    for name, bank in before.items():
+        assert torch.equal(after[name], turned[name])
+        assert torch.equal(after[name], bank) is not name.startswith("layers.1.mlp.fc"), name
+    with pytest.raises(InputError, match="turned already"):
+        v3_nano(plan, run(), ["turn"])
 
 
 @pytest.mark.parametrize("changes", [{"cook": {"steps": 1}}, {"distil": {"stops": 1}}])

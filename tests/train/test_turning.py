@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from fivefold import InputError
 from fivefold.model import Block
-from fivefold.train.turning import principal_rotation, turn_block
+from fivefold.packing import TaskSlice
+from fivefold.train.turning import principal_rotation, turn_block, without_least
 from tests import toy
 
 WIDTH, FRONT = 32, 4
@@ -19,68 +20,94 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def spread(seed: int = 0) -> Tensor:
-    """Vectors whose directions differ in strength, in no axis's direction, around a mean far away."""
-    basis = torch.linalg.qr(draw(WIDTH, WIDTH, seed=seed)).Q
-    return (draw(400, WIDTH, seed=seed + 1) * torch.logspace(0, -1, WIDTH)) @ basis.T + 3
+def spread(across: Tensor, seed: int = 0) -> Tensor:
+    """Vectors across a direction, whose own differ in strength and are no axes, around a mean far away."""
+    basis = torch.linalg.qr(torch.cat([across[:, None], draw(WIDTH, WIDTH - 1, seed=seed)], 1)).Q[:, 1:]
+    return (draw(400, WIDTH - 1, seed=seed + 1) * torch.logspace(0, -1, WIDTH - 1)) @ basis.T + 3
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, WIDTH // 2), st.integers(0, 99))
+@given(st.integers(1, WIDTH // 2 - 1), st.integers(0, 99))
 def test_a_rotation_keeps_cosines_and_puts_the_main_directions_first(front: int, seed: int) -> None:
-    vectors = spread(seed)
-    rotation = principal_rotation(vectors, front)
+    across, onto = draw(WIDTH, seed=seed + 7), draw(WIDTH, seed=seed + 8)
+    onto[:front] = 0.0  # so that the first dimensions are across it
+    vectors = spread(across, seed)
+    rotation = principal_rotation(vectors, front, across, onto)
     torch.testing.assert_close(rotation @ rotation.T, torch.eye(WIDTH), atol=1e-5, rtol=0)
-    turned = (vectors - vectors.mean(0)) @ rotation.T
-    energy = turned.var(0)
-    strongest = torch.linalg.svdvals(vectors - vectors.mean(0))[:front].square() / (len(vectors) - 1)
+    turned_direction = rotation @ F.normalize(across, dim=0)
+    torch.testing.assert_close(turned_direction, F.normalize(onto, dim=0), atol=1e-5, rtol=0)
+    centred = vectors - vectors.mean(0)
+    energy = (centred @ rotation.T).var(0)
+    strongest = torch.linalg.svdvals(centred)[:front].square() / (len(vectors) - 1)
     torch.testing.assert_close(energy[:front], strongest, atol=1e-4, rtol=1e-3)
 
 
 def test_it_turns_no_more_than_it_must() -> None:
-    rotation = principal_rotation(spread(), FRONT)
+    last = torch.eye(WIDTH)[-1]
+    rotation = principal_rotation(spread(last), FRONT, last, last)
     assert torch.linalg.matrix_rank(rotation - torch.eye(WIDTH), atol=1e-4) <= 2 * FRONT
-    already = draw(400, WIDTH) * torch.tensor([9.0, 7.0, 5.0, 3.0, *[1.0] * (WIDTH - FRONT)])
-    nearly = principal_rotation(already, FRONT)
+    already = draw(400, WIDTH) * torch.tensor([9.0, 7.0, 5.0, 3.0, *[1.0] * (WIDTH - FRONT - 1), 0.0])
+    nearly = principal_rotation(already, FRONT, last, last)
     assert F.cosine_similarity(nearly[FRONT:], torch.eye(WIDTH)[FRONT:]).min() > 0.9
 
 
 def test_too_few_vectors_or_dimensions() -> None:
+    ones = torch.ones(WIDTH)
     with pytest.raises(InputError, match="do not have 4 main directions"):
-        principal_rotation(draw(4, WIDTH), 4)
-    with pytest.raises(InputError, match="do not have 17 main directions"):
-        principal_rotation(spread(), 17)
+        principal_rotation(draw(4, WIDTH), 4, ones, ones)
+    with pytest.raises(InputError, match="do not have 16 main directions"):
+        principal_rotation(draw(400, WIDTH), 16, ones, ones)
+
+
+def test_what_others_can_say_is_taken_first_and_said_by_them() -> None:
+    """The third input is a sum of two others; the fifth is of no use to anybody, and the last may not be taken."""
+    inputs = draw(500, 6)
+    inputs[:, 2] = inputs[:, 0] - 2 * inputs[:, 1]
+    inputs[:, 5] = inputs[:, 0]
+    weight = draw(3, 6, seed=1).double()
+    weight[:, 4] = 0.0
+    found, taken = without_least(weight, inputs.double().T.cov(), 5, 2)
+    assert taken[0] == 4 or taken[1] == 4
+    assert not found[:, taken].any()
+    torch.testing.assert_close(inputs.double() @ found.T, inputs.double() @ weight.T, atol=1e-4, rtol=0)
 
 
 def block(units: int) -> Block:
-    """One with weights of its norm that differ, and a few hidden units that do next to nothing."""
+    """One with weights of its norm that differ, a few hidden units that do next to nothing, and adapters."""
     torch.manual_seed(3)
-    made = Block(toy.config(hidden_size=WIDTH, intermediate_size=units, lora_adaptations=(), task_instructions={}))
+    made = Block(toy.config(hidden_size=WIDTH, intermediate_size=units))
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.2)
-        made.norm2.weight.copy_(0.23 + 0.02 * torch.randn(WIDTH))
-        made.mlp.fc2.weight[:, : 2 * 2 * FRONT] *= 1e-3
+        made.norm2.weight.copy_(0.23 + 0.03 * torch.randn(WIDTH))
+        made.mlp.fc2.weight[:, : 3 * FRONT] *= 1e-3
+        assert made.mlp.fc1.lora_B is not None and made.mlp.fc2.lora_A is not None
+        made.mlp.fc1.lora_B[:, : 3 * FRONT] = 0.0
+        made.mlp.fc2.lora_A[:, :, : 3 * FRONT] = 0.0
     return made
 
 
-def output(made: Block, inputs: Tensor) -> Tensor:
-    """What the block gives for inputs of its feed-forward part."""
-    found: Tensor = made.norm2(inputs + made.mlp(inputs, ()))
+def output(made: Block, residual: Tensor, task: int = -1) -> Tensor:
+    """What the block gives for what goes into the norm before its feed-forward part."""
+    inputs = made.norm1(residual)
+    found: Tensor = made.norm2(inputs + made.mlp(inputs, (TaskSlice(task, 0, len(inputs)),)))
     return found.detach()
 
 
-def test_a_block_turns_what_it_gives() -> None:
-    made, inputs = block(64), draw(500, WIDTH, seed=9)
-    before = output(made, inputs)
-    rotation = principal_rotation(before, FRONT)
-    assert turn_block(made, rotation, inputs) == 2 * 2 * FRONT
-    after, wanted = output(made, inputs), before @ rotation.T
-    assert F.cosine_similarity(after, wanted).mean() > 0.97
+@pytest.mark.parametrize("task", [-1, 0, 3])
+def test_a_block_turns_what_it_gives(task: int) -> None:
+    made, residual = block(64), draw(800, WIDTH, seed=9)
+    before, plain = output(made, residual, task), output(made, residual)
+    rotation = turn_block(made, plain, made.norm1(residual).detach(), FRONT)
+    after, wanted = output(made, residual, task), before @ rotation.T
+    off = F.cosine_similarity(after, wanted)
+    assert off.mean() > 0.999 and off.min() > 0.98
     assert F.cosine_similarity(before, wanted).mean() < 0.9
+    energy = (plain @ rotation.T).var(0)
+    assert energy[:FRONT].min() > 0.8 * energy[FRONT:].max()
 
 
 def test_a_block_that_cannot_spare_the_units() -> None:
-    made, inputs = block(24), draw(500, WIDTH, seed=9)
+    made, residual = block(24), draw(500, WIDTH, seed=9)
     with pytest.raises(InputError, match="of 24 hidden units; bring fewer"):
-        turn_block(made, principal_rotation(output(made, inputs), 8), inputs)
+        turn_block(made, output(made, residual), made.norm1(residual).detach(), 8)
