@@ -82,10 +82,12 @@ _STEPS = {
 **Distillation** against the same multilingual-e5-small: every language of a sentence aims at the teacher's vector of the
    English one; passages and monolingual text aim at their own. Loss: 10 (1 - cos) + KL of in-batch similarities, also over the
    Matryoshka prefixes, + 10 (1 - cos) of the hidden states, token by token. {updates:,} updates; the words stayed frozen.""",
+    "turn": """\
+**A turn**: the main directions of the vectors of encyclopaedic passages come first, by an orthogonal map, which changes no
+   cosine of whole vectors; the last block does it with hidden units that it can spare, and adapters turn with it.""",
     "refine": """\
-**A turn, and distillation** on from there: the main directions of the vectors are brought to the first dimensions, an
-   orthogonal map that the last block does with hidden units which it can spare; then as before, against the teacher's states
-   turned likewise, the prefixes with more weight. {updates:,} updates.""",
+**Distillation** on from there, against the teacher's states turned likewise, the prefixes with more weight. {updates:,}
+   updates.""",
     "pairs": """\
 **Pairs**: translations beside English, and queries with their passages, in contrast both ways; every batch of one source and
    language. {updates:,} updates.""",
@@ -96,7 +98,7 @@ _STEPS = {
    STS-B held to the teacher's similarities of the same texts. Classes are topics of Wikipedia articles and of WordNet's
    synsets, and intents.""",
 }
-_OPTIONAL = ("refine", "pairs")
+_OPTIONAL = ("turn", "refine", "pairs")
 
 
 def model_card(

@@ -290,6 +290,7 @@ def package(plan: Plan, run: Run) -> None:
     """Write the folder that ships: body, adapters, tokenizer and model card."""
     logs = {name: read_log(plan.work / RUNS / name) for name in DONE}
     updates = {name: int(log[-1]["step"]) for name, log in logs.items() if log}
+    updates["turn"] = int((plan.work / TURNED).is_file())  # there is nothing to repeat
     distilled = (_longest(plan.schedules[name]) for name in ("distil", "refine"))
     longest = max(*distilled, *(plan.schedules[name].max_length for name in FAMILIES))
     body = plan.first(PAIRED, REFINED, TURNED, BODY)
