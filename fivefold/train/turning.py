@@ -1,8 +1,8 @@
 """A body's vectors turned so that their first dimensions say most, as Matryoshka prefixes want it.
 
 The vectors of a body that learned from a teacher without prefixes say as little in their first dimensions as in any
-others. An orthogonal map R changes no cosine of whole vectors, and the one here takes their main directions to the front. It
-joins the last block, y = W n + b of normalised states n, which becomes V m + R b with m = V^-1 R W n:
+others. An orthogonal map R changes no cosine of whole vectors, and the one here takes to the front what ranks texts as the
+whole does. It joins the last block, y = W n + b of normalised states n, which becomes V m + R b with m = V^-1 R W n:
 
 - m is what the norm gives only if it has mean 0 and length sqrt(D). The states lie across W^-1 1, so R takes that to V^-1 1,
   and V is chosen so that lengths are as even as can be.
@@ -17,15 +17,20 @@ Shapes: S texts, T tokens, D hidden, F hidden units, K tasks, d dimensions at th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fivefold.errors import InputError
 from fivefold.model import Block
+from fivefold.train.losses import HELD_TEMPERATURE
 
 OFFSET = 6.0
 """Standard deviations from zero, where gelu(t) = t to 2e-8."""
+RATE, BATCH = 3e-3, 400
+"""Of learning directions."""
 ROUNDS = 3
 """Of choosing lengths for a rotation, and a rotation for lengths."""
 EVENNESS = 0.01
@@ -34,9 +39,8 @@ LEAST = 0.1
 """Of the usual square of a weight."""
 
 
-def principal_rotation(vectors: Tensor, front: int, across: Tensor, onto: Tensor) -> Tensor:
-    """The least turn that takes the `front` main directions of vectors [S, D], which are across a direction [D], to where the
-    first dimensions are across another, and the one direction to the other: [D, D].
+def principal_directions(vectors: Tensor, front: int) -> Tensor:
+    """The `front` main directions of vectors [S, D], the largest first: [D, d].
 
     Raises:
         InputError: fewer vectors than directions, or too few dimensions to turn into.
@@ -46,11 +50,71 @@ def principal_rotation(vectors: Tensor, front: int, across: Tensor, onto: Tensor
         raise InputError(
             f"{count} vectors of {width} numbers do not have {front} main directions to bring to the front"
         )
+    centred = (vectors - vectors.mean(0)).double()
+    main: Tensor = torch.linalg.svd(centred, full_matrices=False).Vh[:front].T.float()
+    return main
+
+
+def faithful_directions(
+    start: Tensor, sides: Sequence[tuple[Tensor, Tensor]], dims: Sequence[int], *, steps: int = 300, seed: int = 0
+) -> Tensor:
+    """Directions [D, d] whose prefixes rank as the whole vectors do, learned from `start` [D, d]: orthonormal.
+
+    What is made small is the divergence of the softmax over cosines of the first `dims` directions from that over all
+    cosines, of texts of one side with those of the other, in batches; cosines of a cut vector spread wider, and their
+    temperature with them.
+
+    Args:
+        start: main directions, for example.
+        sides: vectors [S, D] and [S, D] that are compared: queries with passages, sentences with translations.
+        dims: prefixes, none longer than d.
+        steps: of Adam, its rate falling to zero.
+        seed: of the batches.
+    """
+    pairs = [tuple(F.normalize(side.float(), dim=1) for side in both) for both in sides]
+    weight = start.clone().requires_grad_()
+    learner = torch.optim.Adam([weight], lr=RATE)
+    fading = torch.optim.lr_scheduler.LinearLR(learner, 1.0, 0.0, steps)
+    drawing = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        basis = torch.linalg.qr(weight).Q
+        losses = []
+        for first, second in pairs:
+            some = torch.randperm(len(first), generator=drawing)[:BATCH]
+            one, other = first[some], second[some]
+            losses += [_divergence(one, other, basis[:, :cut]) for cut in dims]
+        learner.zero_grad()
+        torch.stack(losses).mean().backward()  # type: ignore[no-untyped-call]
+        learner.step()
+        fading.step()
+    found: Tensor = torch.linalg.qr(weight.detach()).Q
+    return found
+
+
+def _divergence(first: Tensor, second: Tensor, basis: Tensor) -> Tensor:
+    """Of cosines within a basis [D, d] from the whole ones: [S, D] both -> scalar."""
+    whole = first @ second.T
+    cut = F.normalize(first @ basis, dim=1) @ F.normalize(second @ basis, dim=1).T
+    own = HELD_TEMPERATURE * cut.detach().std().clamp_min(1e-6) / whole.std().clamp_min(1e-6)
+    wanted, found = (whole / HELD_TEMPERATURE).log_softmax(1), (cut / own).log_softmax(1)
+    return F.kl_div(found, wanted, log_target=True, reduction="batchmean")
+
+
+def rotation_to_front(main: Tensor, across: Tensor, onto: Tensor) -> Tensor:
+    """The least turn that takes directions [D, d], which are across another [D], to where the first dimensions are across a
+    third, and the second direction to the third: [D, D]."""
+    width, front = main.shape
     whence, whither = (F.normalize(direction.double(), dim=0) for direction in (across, onto))
-    centred = _across((vectors - vectors.mean(0)).double().T, whence)  # [D, S]
-    main = torch.linalg.svd(centred, full_matrices=False).U[:, :front]
-    left, _, right = torch.linalg.svd(_across(torch.eye(width, front, dtype=main.dtype), whither), full_matrices=False)
-    return _least_turn(torch.column_stack([whence, main]), torch.column_stack([whither, left @ right])).float()
+    source = _nearest_basis(_across(main.double(), whence))
+    target = _nearest_basis(_across(torch.eye(width, front, dtype=source.dtype), whither))
+    return _least_turn(torch.column_stack([whence, source]), torch.column_stack([whither, target])).float()
+
+
+def _nearest_basis(columns: Tensor) -> Tensor:
+    """The orthonormal columns that are nearest to these."""
+    left, _, right = torch.linalg.svd(columns, full_matrices=False)
+    nearest: Tensor = left @ right
+    return nearest
 
 
 def _across(columns: Tensor, direction: Tensor) -> Tensor:
@@ -72,26 +136,25 @@ def _least_turn(source: Tensor, target: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def turn_block(block: Block, vectors: Tensor, inputs: Tensor, front: int) -> Tensor:
+def turn_block(block: Block, main: Tensor, inputs: Tensor) -> Tensor:
     """Turn what a block gives, in place -> the rotation [D, D].
 
     Its adapters turn with it, but for what they did through the units that are taken.
 
     Args:
         block: the last one.
-        vectors: of some texts [S, D], whose main directions are brought to the front.
+        main: orthonormal directions that are brought to the front [D, d].
         inputs: of the feed-forward part, for a sample of tokens [T, D].
-        front: dimensions there.
 
     Raises:
-        InputError: see `principal_rotation`; the block has too few hidden units.
+        InputError: the block has too few hidden units.
     """
     fc1, fc2, norm = block.mlp.fc1, block.mlp.fc2, block.norm2
     assert fc1.bias is not None and fc2.bias is not None and block.skip_norm is None, "v2's blocks are others"
     units = len(fc1.bias)
     hidden = F.gelu(F.linear(inputs, fc1.weight, fc1.bias))  # [T, F]
     states = norm(inputs + F.linear(hidden, fc2.weight, fc2.bias)) - norm.bias  # [T, D]; W n
-    rotation, weight = _even_rotation(vectors, front, states, norm.weight)
+    rotation, weight = _even_rotation(main, states, norm.weight)
 
     scale = norm.weight / weight  # of the residual
     turned = (rotation * norm.weight / weight[:, None]).sub_((rotation @ norm.weight / weight)[:, None] / len(weight))
@@ -126,7 +189,7 @@ def turn_block(block: Block, vectors: Tensor, inputs: Tensor, front: int) -> Ten
     return rotation
 
 
-def _even_rotation(vectors: Tensor, front: int, states: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def _even_rotation(main: Tensor, states: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """A rotation, and the weights V of the norm after it, for states W n [T, D] and W [D].
 
     The square of a length is sum_i (R W n)_i^2 / V_i^2, so least squares tell the V_i^-2 that make all of them nearest to D.
@@ -134,13 +197,13 @@ def _even_rotation(vectors: Tensor, front: int, states: Tensor, weight: Tensor) 
     width = len(weight)
     onto = weight.reciprocal()
     for _ in range(ROUNDS):
-        squares = (states @ principal_rotation(vectors, front, weight.reciprocal(), onto).T).square().double()
+        squares = (states @ rotation_to_front(main, weight.reciprocal(), onto).T).square().double()
         usual = width / squares.sum(1).mean()
         gram = squares.T @ squares
         ridge = EVENNESS * gram.diagonal().mean() * torch.eye(width, dtype=gram.dtype)
         inverse_squares = torch.linalg.solve(gram + ridge, width * squares.sum(0) + usual * ridge.sum(0))
         onto = inverse_squares.clamp_min(LEAST * usual).sqrt().float()
-    rotation = principal_rotation(vectors, front, weight.reciprocal(), onto)
+    rotation = rotation_to_front(main, weight.reciprocal(), onto)
     length = (states @ rotation.T * onto).norm(dim=1).mean()
     return rotation, length / (width**0.5 * onto)
 

@@ -164,7 +164,9 @@ def test_a_package_has_its_tasks_in_order(tmp_path: Path) -> None:
         "multilingual-e5-small (MIT, Microsoft)" in card and "1,200 updates" in card and "_Not measured yet._" in card
     )
     assert "3. **Adapters**" in card and "**A turn**" not in card and "at most 422." in card
-    trained = model_card(config, updates={"turn": 1, "refine": 7, "pairs": 9}, longest=422, sources=sources, scores="| a |")
+    trained = model_card(
+        config, updates={"turn": 1, "refine": 7, "pairs": 9}, longest=422, sources=sources, scores="| a |"
+    )
     assert "| bible (aligned sentences) | public domain translations |" in trained and "| mo (" not in trained
     assert (
         "3. **A turn**" in trained

@@ -10,7 +10,13 @@ from torch.nn import functional as F
 from fivefold import InputError
 from fivefold.model import Block
 from fivefold.packing import TaskSlice
-from fivefold.train.turning import principal_rotation, turn_block, without_least
+from fivefold.train.turning import (
+    faithful_directions,
+    principal_directions,
+    rotation_to_front,
+    turn_block,
+    without_least,
+)
 from tests import toy
 
 WIDTH, FRONT = 32, 4
@@ -28,35 +34,54 @@ def spread(across: Tensor, seed: int = 0) -> Tensor:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, WIDTH // 2 - 1), st.integers(0, 99))
-def test_a_rotation_keeps_cosines_and_puts_the_main_directions_first(front: int, seed: int) -> None:
+def test_a_rotation_keeps_cosines_and_puts_directions_first(front: int, seed: int) -> None:
     across, onto = draw(WIDTH, seed=seed + 7), draw(WIDTH, seed=seed + 8)
     onto[:front] = 0.0  # so that the first dimensions are across it
-    vectors = spread(across, seed)
-    rotation = principal_rotation(vectors, front, across, onto)
+    main = principal_directions(spread(across, seed), front)
+    rotation = rotation_to_front(main, across, onto)
     torch.testing.assert_close(rotation @ rotation.T, torch.eye(WIDTH), atol=1e-5, rtol=0)
-    turned_direction = rotation @ F.normalize(across, dim=0)
-    torch.testing.assert_close(turned_direction, F.normalize(onto, dim=0), atol=1e-5, rtol=0)
-    centred = vectors - vectors.mean(0)
-    energy = (centred @ rotation.T).var(0)
-    strongest = torch.linalg.svdvals(centred)[:front].square() / (len(vectors) - 1)
-    torch.testing.assert_close(energy[:front], strongest, atol=1e-4, rtol=1e-3)
+    turned = rotation @ F.normalize(across, dim=0)
+    torch.testing.assert_close(turned, F.normalize(onto, dim=0), atol=1e-5, rtol=0)
+    torch.testing.assert_close(rotation @ main, torch.eye(WIDTH, front), atol=1e-4, rtol=0)
 
 
 def test_it_turns_no_more_than_it_must() -> None:
     last = torch.eye(WIDTH)[-1]
-    rotation = principal_rotation(spread(last), FRONT, last, last)
+    rotation = rotation_to_front(principal_directions(spread(last), FRONT), last, last)
     assert torch.linalg.matrix_rank(rotation - torch.eye(WIDTH), atol=1e-4) <= 2 * FRONT
     already = draw(400, WIDTH) * torch.tensor([9.0, 7.0, 5.0, 3.0, *[1.0] * (WIDTH - FRONT - 1), 0.0])
-    nearly = principal_rotation(already, FRONT, last, last)
+    nearly = rotation_to_front(principal_directions(already, FRONT), last, last)
     assert F.cosine_similarity(nearly[FRONT:], torch.eye(WIDTH)[FRONT:]).min() > 0.9
 
 
+def test_main_directions_hold_most_of_the_variance() -> None:
+    vectors = spread(draw(WIDTH, seed=5))
+    centred, main = vectors - vectors.mean(0), principal_directions(vectors, FRONT)
+    strongest = torch.linalg.svdvals(centred)[:FRONT]
+    torch.testing.assert_close((centred @ main).norm(dim=0), strongest, atol=1e-3, rtol=1e-4)
+
+
 def test_too_few_vectors_or_dimensions() -> None:
-    ones = torch.ones(WIDTH)
     with pytest.raises(InputError, match="do not have 4 main directions"):
-        principal_rotation(draw(4, WIDTH), 4, ones, ones)
+        principal_directions(draw(4, WIDTH), 4)
     with pytest.raises(InputError, match="do not have 16 main directions"):
-        principal_rotation(draw(400, WIDTH), 16, ones, ones)
+        principal_directions(draw(400, WIDTH), 16)
+
+
+def test_learned_prefixes_find_what_whole_vectors_find() -> None:
+    """Better than where they started, on texts that they did not see; both prefixes, and orthonormal."""
+    first = draw(600, WIDTH) * torch.logspace(0, -1, WIDTH)
+    second = first + 0.1 * draw(600, WIDTH, seed=1)
+    start = torch.eye(WIDTH)[:, -8:]  # where there is least
+    learned = faithful_directions(start, [(first[:400], second[:400])], [4, 8], steps=200)
+    torch.testing.assert_close(learned.T @ learned, torch.eye(8), atol=1e-5, rtol=0)
+    wanted = (F.normalize(first[400:]) @ F.normalize(second[400:]).T).argmax(1)
+    for cut in (4, 8):
+        missed = [
+            (F.normalize(first[400:] @ m[:, :cut]) @ F.normalize(second[400:] @ m[:, :cut]).T).argmax(1) != wanted
+            for m in (start, learned)
+        ]
+        assert missed[1].float().mean() < 0.7 * missed[0].float().mean()
 
 
 def test_what_others_can_say_is_taken_first_and_said_by_them() -> None:
@@ -98,7 +123,7 @@ def output(made: Block, residual: Tensor, task: int = -1) -> Tensor:
 def test_a_block_turns_what_it_gives(task: int) -> None:
     made, residual = block(64), draw(800, WIDTH, seed=9)
     before, plain = output(made, residual, task), output(made, residual)
-    rotation = turn_block(made, plain, made.norm1(residual).detach(), FRONT)
+    rotation = turn_block(made, principal_directions(plain, FRONT), made.norm1(residual).detach())
     after, wanted = output(made, residual, task), before @ rotation.T
     off = F.cosine_similarity(after, wanted)
     assert off.mean() > 0.999 and off.min() > 0.98
@@ -110,4 +135,4 @@ def test_a_block_turns_what_it_gives(task: int) -> None:
 def test_a_block_that_cannot_spare_the_units() -> None:
     made, residual = block(24), draw(500, WIDTH, seed=9)
     with pytest.raises(InputError, match="of 24 hidden units; bring fewer"):
-        turn_block(made, output(made, residual), made.norm1(residual).detach(), 8)
+        turn_block(made, principal_directions(output(made, residual), 8), made.norm1(residual).detach())
