@@ -10,7 +10,8 @@ whole does. It joins the last block, y = W n + b of normalised states n, which b
   by hidden units, one for a direction, far enough to the right that gelu(t) = t.
 - They take the place of the units that the block can best do without, whose part the others take over as well as they can.
 
-So the block is right up to what is left of lengths and units.
+So the block is right up to what is left of lengths and units. Those units are far from zero, so what rounding their weights
+to 8 bits loses is mostly a constant: the second linear is rounded here, as it will be stored, and its bias makes up for it.
 
 Shapes: S texts, T tokens, D hidden, F hidden units, K tasks, d dimensions at the front, r directions that turn.
 """
@@ -23,12 +24,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fivefold.compact import INT8
 from fivefold.errors import InputError
 from fivefold.model import Block
 from fivefold.train.losses import HELD_TEMPERATURE
 
-OFFSET = 6.0
-"""Standard deviations from zero, where gelu(t) = t to 2e-8."""
+SPREAD, OFFSET = 0.5, 4.5
+"""Standard deviation of a unit that passes a direction on, and where it lies: gelu(t) is t to .004 from 3 on."""
 RATE, BATCH = 3e-3, 400
 """Of learning directions."""
 ROUNDS = 3
@@ -163,21 +165,23 @@ def turn_block(block: Block, main: Tensor, inputs: Tensor) -> Tensor:
     if 2 * rank > units:
         raise InputError(f"a turn of {rank} directions takes as many of {units} hidden units; bring fewer to the front")
     write, read = left[:, :rank] * singular[:rank], right[:rank]  # [D, r], [r, D]
-    large = (inputs @ read.T).std(0)
+    large = (inputs @ read.T).std(0) / SPREAD
     write, read = write * large, read / large[:, None]
     passed = inputs @ read.T  # [T, r]
 
     seen = torch.cat([hidden, passed], 1).double()
     wanted = torch.cat([turned @ fc2.weight, write], 1).double()  # [D, F + r]
     found, spare = without_least(wanted, seen.T.cov(), units, rank)
-    left_out = ((wanted - found) @ seen.mean(0)).float()
+    found[:, spare] = found[:, units:]
+    rounded = INT8.decode(*INT8.encode(found[:, :units].float()))
+    means = hidden.mean(0)
+    means[spare] = OFFSET
 
-    shift = OFFSET - passed.mean(0)  # [r]
+    shift = OFFSET - passed.mean(0)
     fc1.weight[spare], fc1.bias[spare] = read, shift
     fc1.weight.div_(scale)
-    fc2.weight.copy_(found[:, :units])
-    fc2.weight[:, spare] = found[:, units:].float()
-    fc2.bias.copy_(turned @ fc2.bias + left_out - fc2.weight[:, spare] @ shift)
+    fc2.weight.copy_(rounded)
+    fc2.bias.copy_(turned @ fc2.bias + (wanted @ seen.mean(0)).float() - rounded @ means)
     block.norm1.weight.mul_(scale)
     block.norm1.bias.mul_(scale)
     norm.weight.copy_(weight)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fivefold import InputError
+from fivefold.compact import INT8
 from fivefold.model import Block
 from fivefold.packing import TaskSlice
 from fivefold.train.turning import (
@@ -130,6 +131,18 @@ def test_a_block_turns_what_it_gives(task: int) -> None:
     assert F.cosine_similarity(before, wanted).mean() < 0.9
     energy = (plain @ rotation.T).var(0)
     assert energy[:FRONT].min() > 0.8 * energy[FRONT:].max()
+
+
+def test_rounding_to_8_bits_hardly_turns_it_away() -> None:
+    """The second linear was rounded before, so that its bias could make up for what that costs."""
+    made, residual = block(64), draw(800, WIDTH, seed=9)
+    before = output(made, residual)
+    rotation = turn_block(made, principal_directions(before, FRONT), made.norm1(residual).detach())
+    stored = [INT8.decode(*INT8.encode(linear.weight.detach())) for linear in (made.mlp.fc1, made.mlp.fc2)]
+    torch.testing.assert_close(stored[1], made.mlp.fc2.weight, atol=1e-6, rtol=0)
+    with torch.no_grad():
+        made.mlp.fc1.weight.copy_(stored[0])
+    assert F.cosine_similarity(output(made, residual), before @ rotation.T).mean() > 0.999
 
 
 def test_a_block_that_cannot_spare_the_units() -> None:
