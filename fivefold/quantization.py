@@ -27,7 +27,6 @@ from fivefold.errors import InputError
 from fivefold.fused import KernelLayers, KernelLinear, floats_by_kernels, own_terms
 from fivefold.kernels import (
     BYTES,
-    LANES,
     ONE_PART,
     TWO_PARTS,
     WHOLE,
@@ -285,7 +284,7 @@ class Room:
 def _int8(layer: LoRALinear, codes: Tensor, scales: Tensor, *, own: Room | None, order: Tensor | None) -> LoRALayer:
     if own is None:
         return Int8Linear(layer, codes, scales, order=order)
-    codes, scales = (x if order is None else x[order] for x in (F.pad(codes, (0, -layer.shape[1] % LANES)), scales))
+    codes, scales = (x if order is None else x[order] for x in (codes, scales))
     return KernelLinear(layer, pack_codes(codes, scales, own.pages), kernels=own.kernels, order=order)
 
 

@@ -51,16 +51,14 @@ def edit_tensors(path: Path, change: Callable[[Tensors], Tensors]) -> None:
 @pytest.mark.parametrize("layout", V3_LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_loaded_encoder_is_the_written_one(layout: str, dtype: torch.dtype, tmp_path: Path) -> None:
-    """Bit by bit, and ready to run in the dtype asked for: no gradients, nothing left on the meta device. What it computes may
-    differ in a last bit, since BLAS goes by where in memory a matrix begins, and one in a file begins anywhere."""
+    """Ready to run in the dtype asked for: no gradients, nothing left on the meta device."""
     write(tmp_path / "m", CONFIG, toy.encoder().state_dict(), layout=layout)
     encoder = load_encoder(tmp_path / "m", dtype=dtype, device=CPU)
     assert not encoder.training
     assert {(p.dtype, p.device.type, p.requires_grad) for p in encoder.parameters()} == {(dtype, "cpu", False)}
-    written = toy.encoder().to(dtype)
-    for name, tensor in written.state_dict().items():
-        assert torch.equal(encoder.state_dict()[name], tensor), name
-    torch.testing.assert_close(hidden(encoder, "separation"), hidden(written, "separation"), rtol=0, atol=1e-5)
+    for parameter in encoder.parameters():  # BLAS goes by where a matrix begins, and one in a file begins anywhere
+        parameter.data = parameter.data.clone()
+    assert torch.equal(hidden(encoder, "separation"), hidden(toy.encoder().to(dtype), "separation"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads the mappings of this process from proc")

@@ -125,11 +125,6 @@ class Kernels:
         return bool(self._supported())
 
     @property
-    def feature(self) -> str:
-        """What of this processor they use, by its name."""
-        return ("", "avx2", "avx512_vnni")[self._supported()]
-
-    @property
     def bfloat16(self) -> bool:
         """Whether it also has what they need to multiply bfloat16."""
         return self.supported and bool(self._floats())

@@ -25,7 +25,7 @@ INLINE void rotate(const float *x, const float *cosines, const float *sines, int
 #if WIDE
 INLINE void transpose(const float *x, int64_t stride, float *into, int64_t into_stride) {
     __m512 a[LANES], b[LANES];
-    _Pragma("GCC unroll 16") for (int i = 0; i < LANES; i++) a[i] = _mm512_loadu_ps(x + i * stride);
+    UNROLL for (int i = 0; i < LANES; i++) a[i] = _mm512_loadu_ps(x + i * stride);
     UNROLL for (int i = 0; i < LANES; i += 2) {
         b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
         b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);

@@ -232,7 +232,7 @@ void team_share(struct team *team, int member, int64_t units, task_unit *unit, v
 
 #define PUBLIC __attribute__((visibility("default")))
 
-/* Whether this processor has what the kernels need: 2 for AVX-512 VNNI, 1 for AVX2, 0. */
+/* Whether this processor has what the kernels need. */
 PUBLIC int fivefold_supported(void);
 /* Use AVX-512 where the processor has it, or never; as before, whether it is in use from now on. Not while anything runs. */
 PUBLIC int fivefold_wide(int wanted);

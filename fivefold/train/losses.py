@@ -218,9 +218,13 @@ def similarity_divergence(
 ) -> Tensor:
     """KL(target || student) of the softmax over similarities, mean over the first `rows`, or all: [S, d], [S, D] -> scalar."""
     own = temperature if student_temperature is None else student_temperature
-    wanted = _off_diagonal(_cosines(target)[:rows] / temperature).log_softmax(-1)
-    found = _off_diagonal(_cosines(student)[:rows] / own).log_softmax(-1)
-    return F.kl_div(found, wanted, log_target=True, reduction="batchmean")
+    wanted = _off_diagonal(_cosines(target)[:rows] / temperature)
+    return divergence(_off_diagonal(_cosines(student)[:rows] / own), wanted)
+
+
+def divergence(found: Tensor, wanted: Tensor) -> Tensor:
+    """KL(wanted || found) of the softmax over scores, mean over rows: [S, R] both -> scalar."""
+    return F.kl_div(found.log_softmax(-1), wanted.log_softmax(-1), log_target=True, reduction="batchmean")
 
 
 def prefix_divergence(
@@ -232,11 +236,11 @@ def prefix_divergence(
     """
     whole = _spread(target)
 
-    def divergence(cut: Tensor) -> Tensor:
+    def of(cut: Tensor) -> Tensor:
         own = temperature * _spread(cut.detach()) / whole
         return similarity_divergence(cut, target, temperature, own, rows=rows)
 
-    return torch.stack([divergence(student[:, :d]) for d in dims]).mean()
+    return torch.stack([of(student[:, :d]) for d in dims]).mean()
 
 
 def _spread(vectors: Tensor) -> Tensor:

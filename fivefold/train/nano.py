@@ -55,6 +55,7 @@ SLACK = 1.1
 RUNS = "runs"
 START, BODY, TURNED = "start.safetensors", "body.safetensors", "body-turned.safetensors"
 REFINED, PAIRED = "body-refined.safetensors", "body-pairs.safetensors"
+NEWEST_FIRST = (PAIRED, REFINED, TURNED, BODY)
 ROTATION = "rotation.safetensors"
 MATCHING = "text-matching"
 LEADS = ("vital_desc", "vital_title")
@@ -266,7 +267,7 @@ def lengths_of(tokenizer: Tokenizer) -> Tensor:
 def pairs(plan: Plan, run: Run) -> None:
     """Train the body on translations and pairs, in contrast; words stay frozen."""
     schedule = plan.schedules["pairs"]
-    trained = assemble(plan.body(REFINED, TURNED, BODY), plan.tokenizer)
+    trained = assemble(plan.body(*NEWEST_FIRST[1:]), plan.tokenizer)
     learn(trained, body_but_words)
     sets = _dealer(plan.read(), schedule, run).pairs()
     data = {name: pair_set([row for row in rows if isinstance(row, Pair)]) for name, rows in sets.items()}
@@ -286,7 +287,7 @@ def adapters(plan: Plan, run: Run) -> None:
             continue
         torch.manual_seed(run.seed)
         config = ModelConfig.from_folder(plan.work)
-        encoder = build_student(config, load_file(plan.first(PAIRED, REFINED, TURNED, BODY)))
+        encoder = build_student(config, load_file(plan.first(*NEWEST_FIRST)))
         turned = plan.work / f"adapters-{name}-turned.safetensors"
         if turned.is_file():
             _put(encoder, load_file(turned), config, name)
@@ -317,7 +318,7 @@ def package(plan: Plan, run: Run) -> None:
     updates["turn"] = int((plan.work / TURNED).is_file())  # there is nothing to repeat
     distilled = (_longest(plan.schedules[name]) for name in ("distil", "refine"))
     longest = max(*distilled, *(plan.schedules[name].max_length for name in FAMILIES))
-    body = plan.first(PAIRED, REFINED, TURNED, BODY)
+    body = plan.first(*NEWEST_FIRST)
     write_package(plan.work, body, plan.target, updates=updates, longest=longest, scores=plan.scores)
 
 

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from fivefold.compact import INT8
 from fivefold.errors import InputError
 from fivefold.model import Block
-from fivefold.train.losses import HELD_TEMPERATURE
+from fivefold.train.losses import HELD_TEMPERATURE, divergence
 
 SPREAD, OFFSET = 0.5, 4.5
 """Standard deviation of a unit that passes a direction on, and where it lies: gelu(t) is t to .004 from 3 on."""
@@ -84,7 +84,7 @@ def faithful_directions(
         for first, second in pairs:
             some = torch.randperm(len(first), generator=drawing)[:BATCH]
             one, other = first[some], second[some]
-            losses += [_divergence(one, other, basis[:, :cut]) for cut in dims]
+            losses += [_within(one, other, basis[:, :cut]) for cut in dims]
         learner.zero_grad()
         torch.stack(losses).mean().backward()  # type: ignore[no-untyped-call]
         learner.step()
@@ -93,13 +93,12 @@ def faithful_directions(
     return found
 
 
-def _divergence(first: Tensor, second: Tensor, basis: Tensor) -> Tensor:
-    """Of cosines within a basis [D, d] from the whole ones: [S, D] both -> scalar."""
+def _within(first: Tensor, second: Tensor, basis: Tensor) -> Tensor:
+    """The divergence of cosines within a basis [D, d] from the whole ones: [S, D] both -> scalar."""
     whole = first @ second.T
     cut = F.normalize(first @ basis, dim=1) @ F.normalize(second @ basis, dim=1).T
     own = HELD_TEMPERATURE * cut.detach().std().clamp_min(1e-6) / whole.std().clamp_min(1e-6)
-    wanted, found = (whole / HELD_TEMPERATURE).log_softmax(1), (cut / own).log_softmax(1)
-    return F.kl_div(found, wanted, log_target=True, reduction="batchmean")
+    return divergence(cut / own, whole / HELD_TEMPERATURE)
 
 
 def rotation_to_front(main: Tensor, across: Tensor, onto: Tensor) -> Tensor:
