@@ -85,8 +85,12 @@ class Checkpoint:
         """A matrix in 8 bits: as it is stored, or else rounded here, a block of rows in float32 at a time."""
         if name in self.compact:
             return self.compact[name]()
-        blocks = [INT8.encode(rows.float()) for rows in torch.split(self.readers[name](), ROUNDED_ROWS)]
-        return torch.cat([codes for codes, _ in blocks]), torch.cat([scales for _, scales in blocks])
+        matrix = self.readers[name]()
+        codes, scales = torch.empty(matrix.shape, dtype=torch.int8), torch.empty(len(matrix))
+        for start in range(0, len(matrix), ROUNDED_ROWS):
+            rows = slice(start, start + ROUNDED_ROWS)
+            codes[rows], scales[rows] = INT8.encode(matrix[rows].float())
+        return codes, scales
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Our names and tensors, one at a time, as stored."""

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from fivefold import chunking
+from fivefold import chunking, memory
 from fivefold.checkpoint import load_encoder
 from fivefold.config import ModelConfig
 from fivefold.errors import InputError, NonFiniteError, TruncationWarning
@@ -436,6 +436,7 @@ def _open_torch(
         add_adapter(encoder, name, Path(adapter))
     if device.type == "cpu":
         precision = prepack(encoder, precision)
+        memory.give_back()
     return encoder.config, TorchBackend(encoder, device, precision)
 
 

@@ -33,12 +33,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from fivefold import memory
 from fivefold.embedder import Backend, TorchBackend
 from fivefold.errors import NonFiniteError
 from fivefold.packing import PackedBatch, pack, plan
 from fivefold.pooling import pool
 from fivefold.sequence import Sequence
-from fivefold.serve import cores, memory
+from fivefold.serve import cores
 from fivefold.serve.failures import QueueFullError, UnavailableError
 from fivefold.serve.metrics import Metrics
 from fivefold.vectors import FloatArray

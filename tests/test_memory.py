@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from fivefold.serve import memory
+from fivefold import memory
+from fivefold.checkpoint import write
+from fivefold.config import ModelConfig
+from fivefold.model import Encoder
+from tests import toy
 from tests.serve.process import ROOT
 
 STATUS = Path("/proc/self/status")
@@ -34,9 +38,9 @@ def test_holes_are_given_back() -> None:
 
 # In a process of its own: where there is a hole in the heap, even a large block goes there.
 LARGE_BLOCK = """
-from fivefold.serve import memory
+from fivefold import memory
 from tests.serve.process import ROOT
-from tests.serve.test_memory import resident_mb
+from tests.test_memory import resident_mb
 memory.map_large_blocks()
 freed = bytearray(b"a") * (24 << 20)
 del freed  # after which glibc by itself would map no block of up to this size
@@ -53,3 +57,28 @@ def test_large_blocks_are_mapped() -> None:
     said = subprocess.run([sys.executable, "-c", LARGE_BLOCK], cwd=ROOT, capture_output=True, text=True, check=True)
     held, left = map(int, said.stdout.split())
     assert held > 12 and left < 7
+
+
+# In a process of its own, whose peak is this model's.
+LOADED = """
+import sys
+from fivefold import Embedder
+from tests.test_memory import resident_mb
+Embedder.load(dtype="int8").encode("warm")
+before = resident_mb()
+embedder = Embedder.load(sys.argv[1], dtype="int8")
+print(resident_mb() - before)
+"""
+
+
+def test_a_model_in_8_bits_takes_no_more_than_its_codes(tmp_path: Path) -> None:
+    config = ModelConfig(vocab_size=20_000, num_hidden_layers=4, pooler=False)
+    encoder = Encoder(config)
+    encoder.reset_parameters()
+    write(tmp_path / "m", config, encoder.state_dict())
+    toy.rust_tokenizer().save(str(tmp_path / "m" / "tokenizer.json"))
+    codes_mb = sum(p.numel() for p in encoder.parameters()) / 2**20
+    command = [sys.executable, "-c", LOADED, str(tmp_path / "m")]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert codes_mb > 60
+    assert int(said.stdout) < codes_mb * 1.1
