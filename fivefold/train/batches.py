@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetInfo
 from datasets.arrow_writer import ArrowWriter
 from sentence_transformers.base.sampler import DefaultBatchSampler, GroupByLabelBatchSampler, NoDuplicatesBatchSampler
 from torch.utils.data import RandomSampler, SequentialSampler
 
 from fivefold.train.corpora import Graded, Labelled, Pair
+from fivefold.train.neighbours import Cells
 
 TARGET, SAME, SCORE, LABEL = "target", "same", "score", "label"
+IN_ORDER = "rows in whole batches already"
+"""Describes such a set, which the trainer hands to `sampler` without a name."""
 FOR_TEACHER = "target_"
 """Before a column's name: what a teacher reads in its place."""
 
@@ -34,8 +37,8 @@ def sampler(
 ) -> DefaultBatchSampler:
     """As the trainer calls it: batches of one set.
 
-    Rows with a target come as they stand, since translations that follow one another should meet; pairs with a score in any
-    order; labelled texts several of a label; all others so that no text is twice in a batch.
+    Rows with a target come as they stand, since translations that follow one another should meet, and so do cells; pairs with a
+    score in any order; labelled texts several of a label; all others so that no text is twice in a batch.
     """
     options: dict[str, Any] = {
         "batch_size": batch_size,
@@ -45,7 +48,7 @@ def sampler(
         "seed": seed,
     }
     columns = set(dataset.column_names)
-    if TARGET in columns:
+    if TARGET in columns or dataset.info.description == IN_ORDER:
         return DefaultBatchSampler(SequentialSampler(dataset), **options)
     if SCORE in columns:
         return DefaultBatchSampler(RandomSampler(dataset, generator=generator), **options)
@@ -59,7 +62,7 @@ def pair_set(rows: Sequence[Pair]) -> Dataset:
     columns = {"query": [row.query for row in rows], "passage": [row.passage for row in rows]}
     for number in range(len(rows[0].negatives)):
         columns[f"negative_{number + 1}"] = [row.negatives[number] for row in rows]
-    return Dataset.from_dict(columns)
+    return Dataset.from_dict(columns, info=DatasetInfo(description=IN_ORDER) if isinstance(rows, Cells) else None)
 
 
 def graded_set(rows: Sequence[Graded]) -> Dataset:

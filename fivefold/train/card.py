@@ -92,11 +92,11 @@ _STEPS = {
 **Pairs**: translations beside English, and queries with their passages, in contrast both ways; every batch of one source and
    language. {updates:,} updates.""",
     "adapters": """\
-**Adapters**, rank {rank}, body frozen: retrieval (query and passage with their prompts, in contrast; sentences
-   and the passage around them, also in another language), text-matching (CoSENT on STS-B train, translations in contrast),
-   classification (a text, one of its class, seven of others, in contrast), separation (CoSENT over labels); all but CoSENT on
-   STS-B held to the teacher's similarities of the same texts. Classes are topics of Wikipedia articles and of WordNet's
-   synsets, and intents.""",
+**Adapters**, rank {rank}, body frozen: retrieval (query and passage with their prompts, in contrast, in batches of
+   neighbours; sentences and the passage around them, also in another language), text-matching (CoSENT on STS-B train,
+   translations in contrast), classification (a text, one of its class, seven of others, in contrast), separation (CoSENT
+   over labels); all but CoSENT on STS-B held to the teacher's similarities of the same texts. Classes are topics of Wikipedia
+   articles and of WordNet's synsets, and intents.""",
 }
 _OPTIONAL = ("turn", "refine", "pairs")
 

@@ -7,7 +7,7 @@ learns that the right one is in the language of the query, and then misses answe
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.random import Generator
 
 from fivefold.train.corpora import LABELS, PAIRS, SEGMENTS, Corpora, Graded, Labelled, Pair, Segment
+from fivefold.train.neighbours import Read, near
 from fivefold.train.rows import Row
 from fivefold.train.sampling import RUNS, ByLanguage, Spoken, Translations, in_language, joined
 
@@ -55,6 +56,8 @@ TOPICS: Mapping[str, str | None] = {
 """The English topic of an article for that of another Wikipedia; None for what goes across topics, as people do."""
 CROSSED = 0.5
 """Share of graded pairs whose two sentences are of two languages."""
+POOL = 4
+"""Rows that batches of neighbours are picked from, for each row that is wanted."""
 BATCHES_OF_A_PAIR = 4
 """Of languages, in sets across languages: enough pairs come up, and a set still fills its batches."""
 
@@ -62,15 +65,34 @@ Sets = dict[str, Sequence[Row]]
 AnyRow = TypeVar("AnyRow", bound=Spoken)
 
 
-def dealt(rows: Sequence[AnyRow], count: int, batch: int, rng: Generator) -> dict[str, list[AnyRow]]:
+def dealt(rows: Sequence[AnyRow], count: int, batch: int, rng: Generator) -> dict[str, Sequence[AnyRow]]:
     """About `count` rows by language, small languages lifted; languages that cannot fill two batches are left out."""
+    return {group[0].lang: some(group, wanted, rng) for group, wanted in _wanted(rows, count, batch)}
+
+
+def dealt_near(
+    rows: Sequence[Pair], count: int, batch: int, rng: Generator, read: Read, made: Callable[[Pair], Pair]
+) -> dict[str, Sequence[Pair]]:
+    """As `dealt`, in batches of rows that ask alike; `made` is what becomes of a row before it is read."""
+    return {
+        group[0].lang: near(
+            [made(row) for row in some(group, min(POOL * wanted, len(group)), rng)], wanted, batch, read, rng
+        )
+        for group, wanted in _wanted(rows, count, batch)
+    }
+
+
+def some(rows: Sequence[AnyRow], count: int, rng: Generator) -> list[AnyRow]:
+    """`count` different rows, or where there are fewer, some of them again."""
+    return [rows[i] for i in rng.choice(len(rows), count, replace=count > len(rows))]
+
+
+def _wanted(rows: Sequence[AnyRow], count: int, batch: int) -> Iterator[tuple[list[AnyRow], int]]:
     groups = ByLanguage(rows)
-    found = {}
     for group, share in zip(groups.groups, groups.shares, strict=True):
         wanted = int(round(share * count / batch)) * batch
         if len(group) >= 2 * batch and wanted:
-            found[group[0].lang] = [group[i] for i in rng.choice(len(group), wanted, replace=wanted > len(group))]
-    return found
+            yield group, wanted
 
 
 def _named(source: str, sets: Mapping[str, Sequence[Row]]) -> Sets:
@@ -84,10 +106,13 @@ def draw_sentence(rng: Generator, text: str) -> str:
 
 
 class Dealer:
-    """Deals the sets of each stage and family: `rows` rows in all, for batches of `batch`."""
+    """Deals the sets of each stage and family: `rows` rows in all, for batches of `batch`.
 
-    def __init__(self, corpora: Corpora, *, rows: int, batch: int, seed: int) -> None:
-        self.corpora, self.rows, self.batch = corpora, rows, batch
+    With `read`, pairs come in batches of neighbours by what it reads in their queries.
+    """
+
+    def __init__(self, corpora: Corpora, *, rows: int, batch: int, seed: int, read: Read | None = None) -> None:
+        self.corpora, self.rows, self.batch, self.read = corpora, rows, batch, read
         self.rng = np.random.default_rng(seed)
 
     def retrieval(self) -> Sets:
@@ -136,16 +161,21 @@ class Dealer:
         whole = sum(present.values())
         found: Sets = {}
         for name, share in present.items():
-            rows = dealt(self.corpora.pairs[name], int(count * share / whole), self.batch, self.rng)
-            found |= _named(name, rows)
+            found |= _named(name, self._dealt(self.corpora.pairs[name], int(count * share / whole)))
         return found
 
     def _cloze(self, count: int) -> Sets:
         leads = [row for name in CLOZE_SOURCES for row in self.corpora.pairs.get(name, [])]
         if not leads:
             return {}
-        sets = dealt(leads, count, self.batch, self.rng)
-        return _named("cloze", {lang: [self._sentence_and_rest(row) for row in rows] for lang, rows in sets.items()})
+        return _named("cloze", self._dealt(leads, count, self._sentence_and_rest))
+
+    def _dealt(self, rows: Sequence[Pair], count: int, made: Callable[[Pair], Pair] = lambda row: row) -> Sets:
+        if self.read is not None:
+            near = dealt_near(rows, count, self.batch, self.rng, self.read, made)
+            return {lang: found for lang, found in near.items() if found}
+        sets = dealt(rows, count, self.batch, self.rng)
+        return {lang: [made(row) for row in found] for lang, found in sets.items()}
 
     def _sentence_and_rest(self, row: Pair) -> Pair:
         sentence = draw_sentence(self.rng, row.passage)
@@ -175,8 +205,7 @@ class Dealer:
         found: Sets = {}
         for source in sources:
             rows = english_pairs(self.corpora.segments[source.name])
-            sets = dealt(rows, int(count * source.share / whole), self.batch, self.rng)
-            found |= _named(f"{source.name}-en", sets)
+            found |= _named(f"{source.name}-en", self._dealt(rows, int(count * source.share / whole)))
         return found
 
     def _graded(self, count: int) -> Sets:

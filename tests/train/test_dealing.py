@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from fivefold.train.corpora import Corpora, Graded, Labelled, Pair, Segment
 from fivefold.train.dealing import Dealer, Sets, dealt, draw_sentence, english_pairs, labelled_sources
 from fivefold.train.families import FAMILIES, prepared
 from fivefold.train.nano import DEALS
+from fivefold.train.neighbours import Cells
 
 LANGS = ("en", "es", "de")
 
@@ -80,6 +81,18 @@ def test_every_family_can_learn_from_what_it_is_dealt(family: str) -> None:
     assert sets == again and sets != DEALS[family](dealer(seed=1))
     for data, _ in prepared(family, sets, 0).values():
         assert len(data) >= 8
+
+
+@pytest.mark.parametrize("family", ["retrieval", "text-matching"])
+def test_pairs_come_in_batches_of_neighbours_where_something_reads_them(family: str) -> None:
+    def read(texts: Sequence[str]) -> np.ndarray:
+        return np.array([[len(text), sum(map(ord, text)) % 97] for text in texts], np.float32)
+
+    sets = DEALS[family](Dealer(corpora(), rows=480, batch=8, seed=0, read=read))
+    cells = {name: rows for name, rows in sets.items() if isinstance(rows, Cells)}
+    assert cells and all(rows and len(rows) % 8 == 0 for rows in cells.values())
+    assert any(isinstance(rows[0], Graded) or "across" in name for name, rows in sets.items() if name not in cells)
+    assert set(sets) <= set(DEALS[family](dealer()))
 
 
 def test_a_kind_of_row_may_have_a_temperature_of_its_own() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,6 +20,7 @@ from fivefold import Embedder, InputError
 from fivefold.checkpoint import read
 from fivefold.errors import MissingFileError
 from fivefold.layouts import is_bank
+from fivefold.train import nano
 from fivefold.train.card import model_card
 from fivefold.train.families import FAMILIES
 from fivefold.train.journal import read_log
@@ -122,6 +124,22 @@ def test_adapters_turn_with_their_body_and_stay_so_where_they_learn_no_more(plan
         assert torch.equal(after[name], bank) is not name.startswith("layers.1.mlp.fc"), name
     with pytest.raises(InputError, match="turned already"):
         v3_nano(plan, run(), ["turn"])
+
+
+def test_adapters_that_learned_on_keep_a_share_of_their_start(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    v3_nano(plan, run(), ["vocabulary", "distil", "adapters", "turn"])
+    only = plan.with_schedules({name: {"steps": 0} for name in FAMILIES if name != "retrieval"})
+    path, found = plan.work / "adapters-retrieval.safetensors", {}
+    for share in (0.0, 0.5):
+        monkeypatch.setattr(nano, "KEPT", {"retrieval": share})
+        path.unlink(missing_ok=True)
+        shutil.rmtree(plan.work / "runs" / "adapters")
+        v3_nano(only, run(), ["adapters"])
+        found[share] = load_file(path)
+    start = load_file(plan.work / "adapters-retrieval-turned.safetensors")
+    assert any(not torch.equal(end, start[name]) for name, end in found[0.0].items())
+    for name, end in found[0.0].items():
+        torch.testing.assert_close(found[0.5][name], (end + start[name]) / 2)
 
 
 @pytest.mark.parametrize("changes", [{"cook": {"steps": 1}}, {"distil": {"stops": 1}}])
