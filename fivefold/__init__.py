@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from fivefold import cores as _cores
+
 if TYPE_CHECKING:
     from fivefold.config import TASKS, ModelConfig, Task
     from fivefold.embedder import Backend, ChunkVectors, Embedder, TokenVectors
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0"
+
+_cores.leave_soon()
 
 __all__ = [
     "TASKS",

@@ -1,11 +1,25 @@
-"""Processor cores: how many there are for this process. A container's limit is seen by neither torch nor the system's count."""
+"""Processor cores: how many there are for this process, and whose they are.
+
+A container's limit is seen by neither torch nor the system's count. Torch's threads keep a core for up to 16 ms after their
+work is done, turning in a loop in case there is more; our own kernels, which have threads of their own, then wait for it.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+TURNS = "GOMP_SPINCOUNT", "2000"
+"""How GNU's OpenMP is told how long its threads turn, which it reads once, when torch is loaded: 0.1 ms, not 300,000 turns."""
+OWN = (TURNS[0], "OMP_WAIT_POLICY")
+
+
+def leave_soon() -> None:
+    """Have torch's threads sleep soon after their work; not where torch is loaded already, or people said what they want."""
+    if "torch" not in sys.modules and not any(name in os.environ for name in OWN):
+        os.environ[TURNS[0]] = TURNS[1]
 
 
 def available(cgroup: Path = CGROUP) -> int:

@@ -25,6 +25,7 @@ struct stage {
     struct codes codes;
     struct products out;
     int64_t tokens, piece;
+    int64_t ahead;    /* panels to the one that a member has next */
     uint8_t *partial; /* sums of the pieces so far */
 };
 
@@ -45,7 +46,7 @@ static void project_some(void *job, int64_t unit, int member) {
 static void multiply_panel(void *job, int64_t unit, int member) {
     const struct stage *stage = job;
     (void)member;
-    multiply(stage->linear, &stage->codes, stage->tokens, stage->piece, unit, stage->partial, &stage->out);
+    multiply(stage->linear, &stage->codes, stage->tokens, stage->piece, unit, stage->ahead, stage->partial, &stage->out);
 }
 
 /* Rows of codes begin a line apart, so that those of a tile do not fall on the same lines of the cache. */
@@ -65,6 +66,7 @@ static void share_encoding(struct team *team, int member, struct stage *stage, c
 
 static void share_product(struct team *team, int member, struct stage *stage, struct products out) {
     stage->out = out;
+    stage->ahead = team_members(team);
     for (stage->piece = 0; stage->piece < product_pieces(stage->linear); stage->piece++)
         team_share(team, member, product_units(stage->linear, stage->tokens), multiply_panel, stage);
 }

@@ -154,9 +154,9 @@ int64_t product_pieces(const struct linear *linear);
 int64_t partial_size(const struct linear *linear, int64_t tokens);
 /* Units of work that a piece is cut into. */
 int64_t product_units(const struct linear *linear, int64_t tokens);
-/* One unit of one piece; at the last piece y is written where `into` says. */
-void multiply(const struct linear *linear, const struct codes *in, int64_t tokens, int64_t piece, int64_t unit, uint8_t *partial,
-              const struct products *into);
+/* One unit of one piece, while the panel is fetched that comes `ahead` panels later; at the last piece y is written where `into` says. */
+void multiply(const struct linear *linear, const struct codes *in, int64_t tokens, int64_t piece, int64_t unit, int64_t ahead,
+              uint8_t *partial, const struct products *into);
 
 /* ---- tiles.c: products on processors with AMX ---- */
 
@@ -227,6 +227,7 @@ typedef void task_unit(void *job, int64_t unit, int member);
 void team_run(int members, void (*work)(void *job, struct team *team, int member), void *job);
 /* Called by all members: units are dealt out one by one, and nobody goes on before all are done. */
 void team_share(struct team *team, int member, int64_t units, task_unit *unit, void *job);
+int team_members(const struct team *team);
 
 /* ---- encoder.c: what Python calls ---- */
 

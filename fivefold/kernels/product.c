@@ -1,7 +1,8 @@
 /* Products, a panel of 64 outputs for some hundred tokens at a time: sums in tiles (tiles.c) or in registers (sums.h), each finished
  * (finish.h) as soon as it is there; by tiles while the next one is made.
  *
- * A panel of weights stays in the second cache while all tokens of a unit pass by, and the next one is fetched meanwhile.
+ * A panel of weights stays in the second cache while all tokens of a unit pass by, and the next one is fetched meanwhile: of several
+ * threads each takes the next that nobody has, so a thread's own is about as many panels on as there are threads.
  */
 #include "kernels.h"
 
@@ -132,13 +133,13 @@ static void multiply_by_tiles(const struct unit *unit, struct piece piece, uint8
     finish_rows(unit, follower.first, follower.rows, follower.sums);
 }
 
-void multiply(const struct linear *linear, const struct codes *in, int64_t tokens, int64_t piece, int64_t unit, uint8_t *partial,
-              const struct products *into) {
+void multiply(const struct linear *linear, const struct codes *in, int64_t tokens, int64_t piece, int64_t unit, int64_t ahead,
+              uint8_t *partial, const struct products *into) {
     const int64_t panels = parts(linear->outputs, PANEL), size = weight_parts(linear->form) * weight_bytes(linear) * PANEL;
     const int64_t panel = unit % panels, rows = rows_together(linear, tokens), start = unit / panels * rows;
     const struct unit own = {.linear = linear, .in = in, .into = into, .start = start, .stop = least(tokens, start + rows),
                              .panel = panel, .weight = linear->weight + panel * size,
-                             .next = linear->weight + (panel + 1) % panels * size};
+                             .next = linear->weight + (panel + ahead) % panels * size};
     const int64_t place = (panel * rounded(tokens, TILED_ROWS) + start) * PANEL * (int64_t)sizeof(float);
     if (in_tiles(linear))
         multiply_by_tiles(&own, cut(linear, piece), partial + place);

@@ -65,6 +65,8 @@ void team_share(struct team *team, int member, int64_t units, task_unit *unit, v
     meet(team);
 }
 
+int team_members(const struct team *team) { return team->members; }
+
 static void *sit(void *argument) {
     const struct seat *seat = argument;
     pthread_mutex_lock(&seat->team->lock); /* until it is known how many there are */
