@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "fivefold"
 CORE = (
     "errors",
     "cores",
+    "memory",
     "fleet",
     "config",
     "sequence",
@@ -168,7 +169,7 @@ def test_imports_point_one_way(path: Path) -> None:
         elif top in ROOMS:
             assert target in (*CORE, top, DOORS.get(name)), f"{name} may not import {imported}"
         else:
-            known = ("config", "errors", "options", "training_options", "cli")
+            known = ("config", "cores", "errors", "options", "training_options", "cli")
             assert target in known, f"{name} may not import {imported} at import time"
 
 
