@@ -32,7 +32,7 @@ from torch.nn.functional import cosine_similarity
 
 from fivefold import kernels
 from fivefold.checkpoint import load_encoder
-from fivefold.cores import TURNS
+from fivefold.cores import told
 from fivefold.embedder import MAX_BATCH_TOKENS
 from fivefold.model import Encoder
 from fivefold.packing import TaskSlice, pack, plan
@@ -265,12 +265,13 @@ def start(names: list[str], folder: Path, threads: int) -> dict[str, tuple[Conne
 
     This file has loaded torch before our package is there to say how long its threads turn: so it says so, of ours alone.
     """
-    spawn, found = multiprocessing.get_context("spawn"), {}
+    spawn, found, said = multiprocessing.get_context("spawn"), {}, told()
     for name in names:
-        if name.startswith("ours"):
-            os.environ.setdefault(*TURNS)
-        else:
-            os.environ.pop(TURNS[0], None)
+        for variable, value in said.items():
+            if name.startswith("ours"):
+                os.environ[variable] = value
+            else:
+                os.environ.pop(variable, None)
         here, there = spawn.Pipe()
         spawn.Process(target=serve, args=(name, folder, threads, there), daemon=True).start()
         answer = here.recv()

@@ -17,9 +17,14 @@ OWN = (TURNS[0], "OMP_WAIT_POLICY")
 
 
 def leave_soon() -> None:
-    """Have torch's threads sleep soon after their work; not where torch is loaded already, or people said what they want."""
-    if "torch" not in sys.modules and not any(name in os.environ for name in OWN):
-        os.environ[TURNS[0]] = TURNS[1]
+    """Have torch's threads sleep soon after their work, where torch is not loaded yet."""
+    if "torch" not in sys.modules:
+        os.environ.update(told())
+
+
+def told() -> dict[str, str]:
+    """What an environment says to them for that; nothing where people said what they want."""
+    return {} if any(name in os.environ for name in OWN) else dict([TURNS])
 
 
 def available(cgroup: Path = CGROUP) -> int:

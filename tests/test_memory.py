@@ -59,7 +59,7 @@ def test_large_blocks_are_mapped() -> None:
     assert held > 12 and left < 7
 
 
-# In a process of its own, whose peak is this model's.
+# In a process of its own, whose heap has the holes of these two models alone.
 LOADED = """
 import sys
 from fivefold import Embedder

@@ -172,8 +172,8 @@ class Dealer:
 
     def _dealt(self, rows: Sequence[Pair], count: int, made: Callable[[Pair], Pair] = lambda row: row) -> Sets:
         if self.read is not None:
-            near = dealt_near(rows, count, self.batch, self.rng, self.read, made)
-            return {lang: found for lang, found in near.items() if found}
+            cells = dealt_near(rows, count, self.batch, self.rng, self.read, made)
+            return {lang: found for lang, found in cells.items() if found}
         sets = dealt(rows, count, self.batch, self.rng)
         return {lang: [made(row) for row in found] for lang, found in sets.items()}
 
