@@ -43,13 +43,13 @@ GPL = "GPL"
 SEGMENTS = (
     Source("bible", "public domain translations", 0.20),
     Source("stsb", "CC-BY-SA-4.0 (STS-B train split, 11 languages)", 0.20),
-    Source("lohelp", "MPL-2.0 (LibreOffice help)", 0.13),
+    Source("lohelp", "MPL-2.0 (LibreOffice help)", 0.10),
     Source("mo", "MPL-2.0, LGPL, CC-BY-SA-3.0, BSD, MIT or Apache-2.0 (what programs say)", 0.12, mixed=True),
     Source("cldr", "Unicode-3.0 (CLDR annotations)", 0.05),
 )
 PAIRS = (
-    Source("vital_desc", "CC-BY-SA-4.0 (Wikipedia leads)", 0.09),
-    Source("vital_title", "CC-BY-SA-4.0 (Wikipedia leads)", 0.07),
+    Source("vital_desc", "CC-BY-SA-4.0 (Wikipedia leads)", 0.13),
+    Source("vital_title", "CC-BY-SA-4.0 (Wikipedia leads)", 0.10),
     Source("wordnet", "WordNet licence", 0.09),
     Source("help", "CC-BY-SA-3.0 (gnome-user-docs)", 0.03, GNOME_USER_DOCS),
     Source("help_desc", "CC-BY-SA-3.0 (gnome-user-docs)", 0.01, GNOME_USER_DOCS),

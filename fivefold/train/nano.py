@@ -4,7 +4,7 @@
     distil      the body learns the teacher's vectors              -> body.safetensors
     turn        what ranks texts comes first in its vectors, and   -> body-turned.safetensors, rotation.safetensors,
                 in those of the adapters that are there               adapters-<family>-turned.safetensors
-    refine      it learns on, so turned, its prefixes above all    -> body-refined.safetensors
+    refine      it learns on, so turned                            -> body-refined.safetensors
     pairs       the body learns from pairs, in contrast            -> body-pairs.safetensors
     adapters    each family on the frozen body, from turned ones   -> adapters-<family>.safetensors
                 where there are some
@@ -38,7 +38,7 @@ from fivefold.train.corpora import Corpora, Graded, Labelled, Pair, read_corpora
 from fivefold.train.dealing import Dealer, Sets
 from fivefold.train.families import FAMILIES, PASSAGE, QUERY, fit_family, prepared
 from fivefold.train.journal import read_log
-from fivefold.train.loop import Run, Schedule, assemble, body_but_words, fit, learn
+from fivefold.train.loop import Parts, Run, Schedule, assemble, body_but_words, fit, learn
 from fivefold.train.losses import Distillation, contrast
 from fivefold.train.neighbours import Read
 from fivefold.train.packaging import SOURCES, write_package
@@ -63,12 +63,12 @@ LEADS = ("vital_desc", "vital_title")
 """Whose passages say which directions come first: text of people on every topic, which help and verses are not."""
 SAMPLE, TOKENS = 2_500, 100_000
 """Texts of each kind, and tokens of all of them, that a turn is made for."""
-REFINED_PREFIXES = 1.0
-"""Weight of the prefixes' similarities, once the main directions are in front."""
+LONGEST = 2048
+"""Tokens of a document that the body learns to read; the teacher reads it in windows."""
 
 SCHEDULES: Mapping[str, Schedule] = {
-    "distil": Schedule(20_000, 3e-4, 64, 500),
-    "refine": Schedule(2_000, 5e-5, 64, 256),
+    "distil": Schedule(20_000, 3e-4, 64, LONGEST),
+    "refine": Schedule(2_000, 1.5e-4, 64, LONGEST),
     "pairs": Schedule(2_000, 2e-5, 128, 192),
     "retrieval": Schedule(600, 2e-3, 48, 192),
     "text-matching": Schedule(600, 2e-3, 64, 192),
@@ -231,16 +231,24 @@ def compared(corpora: Corpora, rng: np.random.Generator) -> Iterator[tuple[list[
 
 
 def refine(plan: Plan, run: Run) -> None:
-    """Train the turned body as in `distil`, on other texts."""
+    """Train the turned body as in `distil`, on other texts; what turns its vectors, made for 8 bits, stays as it is."""
     rotation = load_file(plan.first(ROTATION))["rotation"]
     other = replace(run, seed=run.seed + 1)
-    _learn_from_teacher(plan, other, "refine", TURNED, REFINED, rotation=rotation, prefix_weight=REFINED_PREFIXES)
+    last = f"layers.{ModelConfig.from_folder(plan.work).num_hidden_layers - 1}."
+    turning = tuple(last + part for part in ("norm1", "mlp", "norm2"))
+
+    def parts(name: str) -> bool:
+        return body_but_words(name) and not name.startswith(turning)
+
+    _learn_from_teacher(plan, other, "refine", TURNED, REFINED, parts, rotation=rotation)
 
 
-def _learn_from_teacher(plan: Plan, run: Run, stage: str, start: str, end: str, **options: Any) -> None:
+def _learn_from_teacher(
+    plan: Plan, run: Run, stage: str, start: str, end: str, parts: Parts = body_but_words, **options: Any
+) -> None:
     schedule = plan.schedules[stage]
     trained = assemble(plan.body(start), plan.tokenizer)
-    learn(trained, body_but_words)
+    learn(trained, parts)
     run.folder.mkdir(parents=True, exist_ok=True)
     drawn = run.folder / f"drawn-{_processes(run).process_index}.arrow"
     mixture = Mixture(plan.read())

@@ -27,6 +27,10 @@ RUNS = {"stsb": 0.08, "bible": 0.05, "lohelp": 0.03}
 """Shares of passages of neighbouring segments. Those of STS-B do not read on, but are everyday text in many languages."""
 RUN_LENGTHS = 2, 17
 """Segments of a passage, drawn by their logarithm: from the first up to below the second."""
+LONG = {"bible": 0.003, "lohelp": 0.003, "vital_desc": 0.006}
+"""Shares of documents beyond what the teacher reads at a time: neighbouring segments, or passages that do not read on."""
+LONG_RUNS, JOINED = (24, 97), (6, 25)
+"""Segments and passages of such a document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +112,32 @@ class Translations:
 
     def draw_run(self, rng: Generator, count: int) -> Example:
         """Neighbouring segments read as one passage, in up to `count` languages."""
-        length = int(np.exp(rng.uniform(*np.log(RUN_LENGTHS))))
-        run = self.run(rng, length)
+        run = self.run(rng, some(rng, RUN_LENGTHS))
         langs = self.languages(rng, run[0], count)
         texts = tuple(joined(run, lang) for lang in langs)
         return Example(texts, (PASSAGE + joined(run, "en"),) * len(langs), prefixed(PASSAGE, texts))
+
+    def draw_long(self, rng: Generator) -> Example:
+        """As many neighbouring segments as make a document, in one language, aimed at its own vector."""
+        run = self.run(rng, some(rng, LONG_RUNS))
+        (lang,) = self.languages(rng, run[0], 1)
+        return document(joined(run, lang))
 
     def run(self, rng: Generator, length: int) -> Sequence[Segment]:
         """`length` neighbouring segments."""
         start = int(rng.integers(max(1, len(self.segments) - length)))
         return self.segments[start : start + length]
+
+
+def some(rng: Generator, bounds: tuple[int, int]) -> int:
+    """A count from the first bound up to below the second, drawn by its logarithm."""
+    return int(np.exp(rng.uniform(*np.log(bounds))))
+
+
+def document(text: str) -> Example:
+    """One long text, whose hidden states are the teacher's in windows."""
+    read = prefixed(PASSAGE, [text])
+    return Example((text,), read, read)
 
 
 def in_language(segment: Segment, lang: str) -> str:
@@ -142,6 +162,11 @@ def draw_pair(rng: Generator, rows: ByLanguage[Pair]) -> Example:
     return Example(texts, targets, ("", "") if prompts else targets)
 
 
+def draw_joined(rng: Generator, rows: ByLanguage[Pair]) -> Example:
+    """Passages of one language as one document."""
+    return document(" ".join(row.passage for row in rows.draw(rng, some(rng, JOINED))))
+
+
 def draw_texts(rng: Generator, rows: ByLanguage[Labelled]) -> Example:
     """Two short texts of one language."""
     texts = tuple(row.text for row in rows.draw(rng, 2))
@@ -159,9 +184,14 @@ class Mixture:
                 draws.append((source, source.share, partial(translations.draw, count=languages)))
                 if source.name in RUNS:
                     draws.append((source, RUNS[source.name], partial(translations.draw_run, count=2)))
+                if source.name in LONG:
+                    draws.append((source, LONG[source.name], translations.draw_long))
         for source in PAIRS:
             if corpora.pairs.get(source.name):
-                draws.append((source, source.share, partial(draw_pair, rows=ByLanguage(corpora.pairs[source.name]))))
+                rows = ByLanguage(corpora.pairs[source.name])
+                draws.append((source, source.share, partial(draw_pair, rows=rows)))
+                if source.name in LONG:
+                    draws.append((source, LONG[source.name], partial(draw_joined, rows=rows)))
         for source in LABELS:
             if corpora.labels.get(source.name):
                 draws.append((source, source.share, partial(draw_texts, rows=ByLanguage(corpora.labels[source.name]))))

@@ -4,15 +4,20 @@ The file is one little-endian stream: a header of sizes, the XLM-R unigram piece
 characters to their normal form, a directory of tensors, then the tensors. Weights lie in blocks of 32: a float16 scale and
 16 bytes, whose low nibbles are weights 0-15 and high nibbles weights 16-31, each shifted by 8.
 
-Shapes: S texts, L tokens of the longest text, D hidden.
+Texts beyond the teacher's 512 positions are read in windows, each behind the start and the prefix of its text, whose hidden
+states are put one behind the other.
+
+Shapes: S texts, L tokens of the longest text, W windows, D hidden.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -236,32 +241,63 @@ class Teacher(nn.Module):
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """-> unit vectors [S, D]."""
         ids = features["input_ids"]
-        return self.pooled(self.hidden(ids), ids)
+        return self.pooled(self.hidden(ids, features["prefixed"]), ids)
 
     @torch.no_grad()
     def read(self, targets: Mapping[str, Tensor], same: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Unit vectors of the first [S, D] and hidden states of the second [S, M, D]; many texts are both, and read once."""
         both = targets["input_ids"], same["input_ids"]
-        widths = [ids.shape[1] for ids in both]
-        ids = torch.cat([F.pad(x, (0, max(widths) - x.shape[1]), value=self.file.pad) for x in both])
-        first, second = torch.split(self.hidden(ids), [len(x) for x in both])
-        return self.pooled(first, ids[: len(first)]), second[:, : widths[1]]
+        width = both[1].shape[1]
+        ids = pad_sequence([row for x in both for row in x], batch_first=True, padding_value=self.file.pad)
+        prefixed = torch.cat([targets["prefixed"], same["prefixed"]])
+        first, second = torch.split(self.hidden(ids, prefixed), [len(x) for x in both])
+        return self.pooled(first, ids[: len(first)]), second[:, :width]
 
     def pooled(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """Means of hidden states over each text's tokens, of unit length: [S, L, D], [S, L] -> [S, D]."""
         mask = (ids != self.file.pad)[..., None]
         return F.normalize((hidden * mask).sum(1), dim=-1)
 
-    def hidden(self, ids: Tensor) -> Tensor:
-        """Last hidden states: [S, L] -> [S, L, D]; texts that are equal are read once, and texts of like length together."""
-        distinct, back = torch.unique(ids, dim=0, return_inverse=True)
+    def hidden(self, ids: Tensor, prefixed: Tensor) -> Tensor:
+        """Last hidden states of texts [S, L] whose first `prefixed` [S] characters are a prefix: [S, L, D].
+
+        Windows that are equal are read once, and those of like length together.
+        """
+        windows, places = self._windows(ids, prefixed)
+        states = self._read(windows)
+        found = torch.zeros(*ids.shape, self.file.hidden_size, device=ids.device)
+        for window, (row, head, start, stop) in zip(states, places, strict=True):
+            if start == head:
+                found[row, :head] = window[:head]
+            count = stop + 1 - start
+            found[row, start : stop + 1] = window[head : head + count]  # an end that the next window overwrites
+        return found
+
+    def _windows(self, ids: Tensor, prefixed: Tensor) -> tuple[Tensor, list[tuple[int, int, int, int]]]:
+        """Ids of windows [W, L]; of each its text, the tokens of start and prefix, and which tokens it reads."""
+        most = min(WINDOW, self.file.num_positions)
+        heads = ends(ids, self._lengths, prefixed).gt(0).int().argmax(1).clamp_min(1)
+        rows: list[Tensor] = []
+        places: list[tuple[int, int, int, int]] = []
+        lasts = (ids != self.file.pad).sum(1) - 1
+        for number, (head, last) in enumerate(zip(heads.tolist(), lasts.tolist(), strict=True)):
+            count = max(1, math.ceil((last - head) / (most - head - 1)))
+            cuts = [head + (last - head) * i // count for i in range(count + 1)]
+            for start, stop in pairwise(cuts):
+                rows.append(torch.cat([ids[number, :head], ids[number, start:stop], ids[number, last : last + 1]]))
+                places.append((number, head, start, stop))
+        return pad_sequence(rows, batch_first=True, padding_value=self.file.pad), places
+
+    def _read(self, windows: Tensor) -> Tensor:
+        """Last hidden states: [W, L] -> [W, L, D]."""
+        distinct, back = torch.unique(windows, dim=0, return_inverse=True)
         lengths = (distinct != self.file.pad).sum(1)
-        budget = BATCH_TOKENS.get(ids.device.type, BATCH_TOKENS["cpu"])
-        found = torch.zeros(*distinct.shape, self.file.hidden_size, device=ids.device)
+        budget = BATCH_TOKENS.get(windows.device.type, BATCH_TOKENS["cpu"])
+        found = torch.zeros(*distinct.shape, self.file.hidden_size, device=windows.device)
         for rows in _batches(lengths.argsort(descending=True), lengths, budget):
             width = int(lengths[rows].max())
-            mask = torch.arange(width, device=ids.device) < lengths[rows][:, None]
-            with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.bf16):
+            mask = torch.arange(width, device=windows.device) < lengths[rows][:, None]
+            with torch.autocast(windows.device.type, torch.bfloat16, enabled=self.bf16):
                 read = self.model(input_ids=distinct[rows, :width], attention_mask=mask)
             found[rows, :width] = read.last_hidden_state.float()
         return found[back]
@@ -271,6 +307,8 @@ class Teacher(nn.Module):
         return ends(features["input_ids"], self._lengths, features["prefixed"])
 
 
+WINDOW = 512
+"""Tokens of a window; the model has learned no more positions."""
 BATCH_TOKENS = {"cpu": 512, "cuda": 65536}
 """Tokens that go through the teacher at a time: on a CPU, less padding is worth more than larger matrices."""
 

@@ -85,19 +85,17 @@ def test_from_a_teacher_to_a_model_that_loads(plan: Plan, tmp_path: Path) -> Non
     v3_nano(replace(plan, scores=scores), run())
     names = ("start", "body", "body-turned", "body-refined", "body-pairs")
     bodies = [load_file(plan.work / f"{name}.safetensors") for name in names]
-    words, first, last = (
-        [body[name] for body in bodies]
-        for name in ("embeddings.word_embeddings.weight", "layers.0.mlp.fc1.weight", "layers.1.mlp.fc1.weight")
-    )
+    parts = ("embeddings.word_embeddings", "layers.0.mlp.fc1", "layers.1.attention.Wqkv", "layers.1.mlp.fc1")
+    words, first, last, turning = ([body[f"{name}.weight"] for body in bodies] for name in parts)
     assert all(torch.equal(words[0], one) for one in words) and all(b.keys() == bodies[0].keys() for b in bodies)
-    changed = [[not torch.equal(a, b) for a, b in pairwise(layer)] for layer in (first, last)]
-    assert changed == [[True, False, True, True], [True, True, True, True]]
+    changed = [[not torch.equal(a, b) for a, b in pairwise(layer)] for layer in (first, last, turning)]
+    assert changed == [[True, False, True, True], [True, False, True, True], [True, True, False, True]]
     embedder = Embedder.load(plan.target)
     assert set(embedder.tasks) == {task for family in FAMILIES.values() for task in family.tasks}
     vectors = np.stack([embedder.encode("red sun", task=task) for task in (None, *embedder.tasks)])
     assert np.isfinite(vectors).all() and len(np.unique(vectors.round(6), axis=0)) == 6
     card = (plan.target / "README.md").read_text()
-    assert "| stsb-en spearman | 0.5000 |" in card and "token by token. 3 updates" in card
+    assert "| stsb-en spearman | 0.5000 |" in card and "token by token" in card and "windows. 3 updates" in card
     assert [entry["step"] for entry in read_log(plan.work / "runs" / "adapters" / "retrieval")] == [1, 2, 3]
 
 

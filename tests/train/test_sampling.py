@@ -3,7 +3,7 @@ import pytest
 
 from fivefold.config import TASKS
 from fivefold.train.corpora import Labelled, Pair, Segment
-from fivefold.train.sampling import ByLanguage, Mixture, Translations, draw_pair
+from fivefold.train.sampling import ByLanguage, Mixture, Translations, draw_joined, draw_pair
 from tests.train import toys
 
 
@@ -31,6 +31,24 @@ def test_runs_are_neighbours_of_all_lengths():
         assert " ".join(english).replace("en", "es") in example.texts
         lengths.add(len(english))
     assert {2, 3, 16} <= lengths <= {*range(2, 17)}
+
+
+def test_long_documents_aim_at_their_own_vectors_in_one_language():
+    segments = [Segment({"en": f"en{i}", "es": f"es{i}"}) for i in range(200)]
+    rows = ByLanguage([Pair(lang, "q", f"{lang}{i}") for lang in ("en", "fr") for i in range(40)])
+    words = set()
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        for example, least, most in (
+            (Translations(segments).draw_long(rng), 24, 96),
+            (draw_joined(rng, rows), 6, 24),
+        ):
+            (text,) = example.texts
+            assert example.targets == example.same == (f"passage: {text}",)
+            parts = text.split()
+            assert least <= len(parts) <= most and len({part[:2] for part in parts}) == 1
+            words.add(parts[0][:2])
+    assert words == {"en", "es", "fr"}
 
 
 def test_pairs_aim_at_their_own_vectors_behind_prompts_or_not():

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from fivefold.errors import CheckpointError
-from fivefold.train.teacher import BATCH_TOKENS, Teacher, read_teacher
+from fivefold.train import teacher as module
+from fivefold.train.teacher import BATCH_TOKENS, PREFIXES, Teacher, read_teacher
 from tests.train import toys
 from tests.train.teacherfile import write_teacher
 
@@ -68,3 +69,23 @@ def test_in_bfloat16_vectors_are_nearly_the_same(written):
     assert found[True].dtype == torch.float32
     assert not torch.equal(found[True], found[False])
     assert torch.nn.functional.cosine_similarity(found[True], found[False]).min() > 0.999
+
+
+def test_a_long_text_is_read_in_windows_each_behind_its_prefix(written, monkeypatch):
+    file = read_teacher(written[1])
+    monkeypatch.setattr(module, "PREFIXES", ("sun ", *PREFIXES))  # of pieces that the toy has
+    teacher = Teacher(file)
+    text = "sun " + "red moon sol luna rojo moon red sol sol luna moon"
+    features = teacher.features([text, "sun red"])
+    ids, prefixed = features["input_ids"], features["prefixed"]
+    assert prefixed.tolist() == [4, 4]
+    whole = teacher.hidden(ids, prefixed)
+    monkeypatch.setattr(module, "WINDOW", 9)
+    found = teacher.hidden(ids, prefixed)
+    windows = [teacher.features([f"sun {part}"]) for part in ("red moon sol luna rojo", "moon red sol sol luna moon")]
+    one, two = (teacher.hidden(part["input_ids"], part["prefixed"])[0] for part in windows)
+    torch.testing.assert_close(found[0, :7], one[:7])  # start, prefix, five words
+    torch.testing.assert_close(found[0, 7:], two[2:])
+    torch.testing.assert_close(found[1, :4], whole[1, :4])
+    assert not torch.allclose(found[0], whole[0], atol=1e-3)
+    torch.testing.assert_close(teacher(features)[0], torch.nn.functional.normalize(found[0].mean(0), dim=0))
