@@ -186,7 +186,7 @@ def test_a_package_has_its_tasks_in_order(tmp_path: Path) -> None:
     assert "| bible (aligned sentences) | public domain translations |" in trained and "| mo (" not in trained
     assert (
         "3. **A turn**" in trained
-        and "more weight. 7\n   updates" in trained
+        and "stayed as it was. 7 updates" in trained
         and "5. **Pairs**" in trained
         and "6. **Adapters**" in trained
         and "| a |" in trained
