@@ -46,7 +46,7 @@ from fivefold.train.sampling import Mixture
 from fivefold.train.student import build_student, student_config, student_tensors, without_tasks
 from fivefold.train.teacher import Teacher, read_teacher
 from fivefold.train.tokens import piece_lengths
-from fivefold.train.turning import faithful_directions, principal_directions, turn_block
+from fivefold.train.turning import TURNING, faithful_directions, principal_directions, turn_block
 from fivefold.train.vocabulary import MASK, SPECIALS, evidence, prune
 
 PER_LANGUAGE = 60_000
@@ -235,7 +235,7 @@ def refine(plan: Plan, run: Run) -> None:
     rotation = load_file(plan.first(ROTATION))["rotation"]
     other = replace(run, seed=run.seed + 1)
     last = f"layers.{ModelConfig.from_folder(plan.work).num_hidden_layers - 1}."
-    turning = tuple(last + part for part in ("norm1", "mlp", "norm2"))
+    turning = tuple(last + part for part in TURNING)
 
     def parts(name: str) -> bool:
         return body_but_words(name) and not name.startswith(turning)

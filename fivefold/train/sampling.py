@@ -112,14 +112,14 @@ class Translations:
 
     def draw_run(self, rng: Generator, count: int) -> Example:
         """Neighbouring segments read as one passage, in up to `count` languages."""
-        run = self.run(rng, some(rng, RUN_LENGTHS))
+        run = self.run(rng, drawn_count(rng, RUN_LENGTHS))
         langs = self.languages(rng, run[0], count)
         texts = tuple(joined(run, lang) for lang in langs)
         return Example(texts, (PASSAGE + joined(run, "en"),) * len(langs), prefixed(PASSAGE, texts))
 
     def draw_long(self, rng: Generator) -> Example:
         """As many neighbouring segments as make a document, in one language, aimed at its own vector."""
-        run = self.run(rng, some(rng, LONG_RUNS))
+        run = self.run(rng, drawn_count(rng, LONG_RUNS))
         (lang,) = self.languages(rng, run[0], 1)
         return document(joined(run, lang))
 
@@ -129,7 +129,7 @@ class Translations:
         return self.segments[start : start + length]
 
 
-def some(rng: Generator, bounds: tuple[int, int]) -> int:
+def drawn_count(rng: Generator, bounds: tuple[int, int]) -> int:
     """A count from the first bound up to below the second, drawn by its logarithm."""
     return int(np.exp(rng.uniform(*np.log(bounds))))
 
@@ -164,7 +164,7 @@ def draw_pair(rng: Generator, rows: ByLanguage[Pair]) -> Example:
 
 def draw_joined(rng: Generator, rows: ByLanguage[Pair]) -> Example:
     """Passages of one language as one document."""
-    return document(" ".join(row.passage for row in rows.draw(rng, some(rng, JOINED))))
+    return document(" ".join(row.passage for row in rows.draw(rng, drawn_count(rng, JOINED))))
 
 
 def draw_texts(rng: Generator, rows: ByLanguage[Labelled]) -> Example:

@@ -12,12 +12,10 @@ Shapes: S texts, L tokens of the longest text, W windows, D hidden.
 
 from __future__ import annotations
 
-import math
 import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -247,11 +245,11 @@ class Teacher(nn.Module):
     def read(self, targets: Mapping[str, Tensor], same: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Unit vectors of the first [S, D] and hidden states of the second [S, M, D]; many texts are both, and read once."""
         both = targets["input_ids"], same["input_ids"]
-        width = both[1].shape[1]
-        ids = pad_sequence([row for x in both for row in x], batch_first=True, padding_value=self.file.pad)
+        widths = [ids.shape[1] for ids in both]
+        ids = torch.cat([F.pad(x, (0, max(widths) - x.shape[1]), value=self.file.pad) for x in both])
         prefixed = torch.cat([targets["prefixed"], same["prefixed"]])
         first, second = torch.split(self.hidden(ids, prefixed), [len(x) for x in both])
-        return self.pooled(first, ids[: len(first)]), second[:, :width]
+        return self.pooled(first, ids[: len(first)]), second[:, : widths[1]]
 
     def pooled(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """Means of hidden states over each text's tokens, of unit length: [S, L, D], [S, L] -> [S, D]."""
@@ -263,30 +261,26 @@ class Teacher(nn.Module):
 
         Windows that are equal are read once, and those of like length together.
         """
-        windows, places = self._windows(ids, prefixed)
-        states = self._read(windows)
-        found = torch.zeros(*ids.shape, self.file.hidden_size, device=ids.device)
-        for window, (row, head, start, stop) in zip(states, places, strict=True):
-            if start == head:
-                found[row, :head] = window[:head]
-            count = stop + 1 - start
-            found[row, start : stop + 1] = window[head : head + count]  # an end that the next window overwrites
-        return found
-
-    def _windows(self, ids: Tensor, prefixed: Tensor) -> tuple[Tensor, list[tuple[int, int, int, int]]]:
-        """Ids of windows [W, L]; of each its text, the tokens of start and prefix, and which tokens it reads."""
         most = min(WINDOW, self.file.num_positions)
-        heads = ends(ids, self._lengths, prefixed).gt(0).int().argmax(1).clamp_min(1)
-        rows: list[Tensor] = []
-        places: list[tuple[int, int, int, int]] = []
+        heads = ends(ids, self._lengths, prefixed).gt(0).int().argmax(1).clamp_min(1)  # tokens of start and prefix
         lasts = (ids != self.file.pad).sum(1) - 1
-        for number, (head, last) in enumerate(zip(heads.tolist(), lasts.tolist(), strict=True)):
-            count = max(1, math.ceil((last - head) / (most - head - 1)))
-            cuts = [head + (last - head) * i // count for i in range(count + 1)]
-            for start, stop in pairwise(cuts):
-                rows.append(torch.cat([ids[number, :head], ids[number, start:stop], ids[number, last : last + 1]]))
-                places.append((number, head, start, stop))
-        return pad_sequence(rows, batch_first=True, padding_value=self.file.pad), places
+        rooms = most - heads - 1
+        counts = ((lasts - heads + rooms - 1) // rooms).clamp_min(1)
+        text = torch.arange(len(ids), device=ids.device).repeat_interleave(
+            counts
+        )  # of each window, as all that follows: [W]
+        number = torch.arange(len(text), device=ids.device) - (counts.cumsum(0) - counts)[text]
+        head, last, count = (each[text, None] for each in (heads, lasts, counts))
+        start, stop = (head + (last - head) * (number + i)[:, None] // count for i in (0, 1))
+
+        place = torch.arange(int((head + stop - start).max()) + 1, device=ids.device)
+        inner = place < head + stop - start
+        token = torch.where(place < head, place, torch.where(inner, start + place - head, last))  # [W, places]
+        windows = ids[text[:, None], token].masked_fill(place > head + stop - start, self.file.pad)
+        own = torch.where(inner, (place >= head) | (start == head), (place == head + stop - start) & (stop == last))
+        found = torch.zeros(*ids.shape, self.file.hidden_size, device=ids.device)
+        found[text[:, None].expand_as(own)[own], token[own]] = self._read(windows)[own]
+        return found
 
     def _read(self, windows: Tensor) -> Tensor:
         """Last hidden states: [W, L] -> [W, L, D]."""

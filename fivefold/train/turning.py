@@ -29,6 +29,8 @@ from fivefold.errors import InputError
 from fivefold.model import Block
 from fivefold.train.losses import HELD_TEMPERATURE, divergence
 
+TURNING = ("norm1", "mlp", "norm2")
+"""What of a block `turn_block` changes."""
 SPREAD, OFFSET = 0.5, 4.5
 """Standard deviation of a unit that passes a direction on, and where it lies: gelu(t) is t to .004 from 3 on."""
 RATE, BATCH = 3e-3, 400
