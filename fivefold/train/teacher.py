@@ -266,9 +266,8 @@ class Teacher(nn.Module):
         lasts = (ids != self.file.pad).sum(1) - 1
         rooms = most - heads - 1
         counts = ((lasts - heads + rooms - 1) // rooms).clamp_min(1)
-        text = torch.arange(len(ids), device=ids.device).repeat_interleave(
-            counts
-        )  # of each window, as all that follows: [W]
+        # From here on, of each window: [W].
+        text = torch.arange(len(ids), device=ids.device).repeat_interleave(counts)
         number = torch.arange(len(text), device=ids.device) - (counts.cumsum(0) - counts)[text]
         head, last, count = (each[text, None] for each in (heads, lasts, counts))
         start, stop = (head + (last - head) * (number + i)[:, None] // count for i in (0, 1))
