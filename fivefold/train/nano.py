@@ -40,7 +40,7 @@ from fivefold.train.families import FAMILIES, PASSAGE, QUERY, fit_family, prepar
 from fivefold.train.journal import read_log
 from fivefold.train.loop import Parts, Run, Schedule, assemble, body_but_words, fit, learn
 from fivefold.train.losses import Distillation, contrast
-from fivefold.train.neighbours import Read
+from fivefold.train.neighbours import Drawn, Read, by_words, gathered
 from fivefold.train.packaging import SOURCES, write_package
 from fivefold.train.sampling import Mixture
 from fivefold.train.student import build_student, student_config, student_tensors, without_tasks
@@ -63,6 +63,8 @@ LEADS = ("vital_desc", "vital_title")
 """Whose passages say which directions come first: text of people on every topic, which help and verses are not."""
 SAMPLE, TOKENS = 2_500, 100_000
 """Texts of each kind, and tokens of all of them, that a turn is made for."""
+REFINED_PREFIXES = 1.0
+"""Weight of the prefixes once vectors are turned: what is left to learn for them is learned by the whole body."""
 LONGEST = 2048
 """Tokens of a document that the body learns to read; the teacher reads it in windows."""
 
@@ -189,7 +191,7 @@ def turn(plan: Plan, run: Run) -> None:
     corpora, rng = plan.read(), np.random.default_rng(run.seed)
     block, seen = trained[0].encoder.layers[-1], []
     hook = block.mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
-    trained.encode([text for text, _, _ in drawn_texts(Mixture(corpora), SAMPLE, run.seed)])
+    trained.encode([text for text, _, _ in islice(drawn_texts(Mixture(corpora), run.seed), SAMPLE)])
 
     def read(texts: Sequence[str], task: str) -> Tensor:
         trained[0].default_task = task if len(banks) == len(FAMILIES) else None
@@ -240,7 +242,9 @@ def refine(plan: Plan, run: Run) -> None:
     def parts(name: str) -> bool:
         return body_but_words(name) and not name.startswith(turning)
 
-    _learn_from_teacher(plan, other, "refine", TURNED, REFINED, parts, rotation=rotation)
+    _learn_from_teacher(
+        plan, other, "refine", TURNED, REFINED, parts, rotation=rotation, prefix_weight=REFINED_PREFIXES
+    )
 
 
 def _learn_from_teacher(
@@ -254,7 +258,12 @@ def _learn_from_teacher(
     mixture = Mixture(plan.read())
     if _processes(run).is_main_process:
         (plan.work / SOURCES).write_text(json.dumps(mixture.drawn(), indent=2), encoding="utf-8")
-    data = {"texts": mapped_set(drawn_texts(mixture, _rows(schedule, run), run.seed), drawn)}
+    devices: int = _processes(run).num_processes
+    read = by_words(plan.tokenizer, trained[0].encoder.embeddings.word_embeddings.weight.detach().numpy())
+    texts = gathered(
+        drawn_texts(mixture, run.seed), schedule.batch_size, devices, read, np.random.default_rng(run.seed)
+    )
+    data = {"texts": mapped_set(islice(texts, _rows(schedule, run)), drawn)}
     teacher = Teacher(read_teacher(plan.teacher), max_length=schedule.max_length, bf16=run.bf16)
     dims = trained[0].encoder.config.matryoshka_dimensions
     loss = Distillation(trained, teacher, dims, lengths=lengths_of(plan.tokenizer), **options)
@@ -263,12 +272,11 @@ def _learn_from_teacher(
     drawn.unlink()
 
 
-def drawn_texts(mixture: Mixture, count: int, seed: int) -> Iterator[tuple[str, str, str]]:
-    """`count` texts for the student, translations together; what the teacher reads in place of each, and as the same."""
+def drawn_texts(mixture: Mixture, seed: int) -> Iterator[Drawn]:
+    """Texts without end for the student; what the teacher reads in place of each, and as the same."""
     rng = np.random.default_rng(seed)
     examples = chain.from_iterable(mixture.draw(rng, 64) for _ in repeat(None))
-    rows = (row for e in examples for row in zip(e.texts, e.targets, e.same, strict=True))
-    return islice(rows, count)
+    return (row for e in examples for row in zip(e.texts, e.targets, e.same, strict=True))
 
 
 def lengths_of(tokenizer: Tokenizer) -> Tensor:

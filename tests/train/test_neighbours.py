@@ -1,13 +1,18 @@
 """Batches of neighbours: whole, near, every row at most once."""
 
+from collections import Counter
+from itertools import islice, repeat
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fivefold.train import neighbours
 from fivefold.train.batches import pair_set, sampler
 from fivefold.train.corpora import Pair
-from fivefold.train.neighbours import Cells, near, split
+from fivefold.train.neighbours import Cells, by_words, dealt_evenly, gathered, near, split
+from tests.train import toys
 
 
 @given(st.integers(0, 60), st.integers(1, 9), st.integers(0, 2**32 - 1))
@@ -71,3 +76,68 @@ def test_the_sampler_shuffles_other_pairs() -> None:
     batches = list(sampler(pair_set(pairs(32)), batch_size=8, drop_last=True))
     assert sorted(number for batch in batches for number in batch) == list(range(32))
     assert batches != [list(range(start, start + 8)) for start in range(0, 32, 8)]
+
+
+TOPICS = ("sun", "rain", "bread", "stone", "river")
+
+
+def topic(texts: list[str]) -> np.ndarray:
+    """Which topic a text names."""
+    return np.eye(len(TOPICS), dtype=np.float32)[[TOPICS.index(text.split()[1]) for text in texts]]
+
+
+def drawn(count: int) -> list[tuple[str, str, str]]:
+    names = np.random.default_rng(1).choice(TOPICS, count)
+    return [(f"{n}", f"query: {name} {n}", "") for n, name in enumerate(names)]
+
+
+def test_batches_are_gathered_from_cells_of_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "POOL", 160)
+    monkeypatch.setattr(neighbours, "CELL", 4)
+    rows = drawn(400)
+    found = list(gathered(rows, 8, 2, topic, np.random.default_rng(0)))
+    assert len(found) == 400 and len(set(found)) == 400 and set(found) == set(rows)
+    shared = []
+    for start in range(0, 400, 16):
+        named = Counter(target.split()[1] for _, target, _ in found[start : start + 16])
+        shared.append(max(named.values()))
+    at_random = [max(Counter(t.split()[1] for _, t, _ in rows[n : n + 16]).values()) for n in range(0, 400, 16)]
+    assert np.mean(shared) > np.mean(at_random) + 1.5
+    assert list(gathered(rows, 8, 2, topic, np.random.default_rng(0))) == found
+
+
+def test_rows_without_end_are_gathered_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "POOL", 50)
+    monkeypatch.setattr(neighbours, "CELL", 4)
+    endless = (row for rows in repeat(drawn(60)) for row in rows)
+    assert len(list(islice(gathered(endless, 7, 3, topic, np.random.default_rng(0)), 210))) == 210
+
+
+@given(st.lists(st.integers(0, 3000), min_size=2, max_size=80), st.integers(1, 5))
+def test_rows_are_dealt_evenly(sizes: list[int], devices: int) -> None:
+    rows = [(f"{n}", "x" * size, "") for n, size in enumerate(sizes[: len(sizes) // devices * devices])]
+    dealt = dealt_evenly(rows, devices)
+    assert sorted(dealt) == sorted(rows)
+    each = len(rows) // devices
+    hands = [dealt[start : start + each] for start in range(0, len(rows), each or 1)]
+    for hand in hands:
+        assert [int(n) for n, _, _ in hand] == sorted(int(n) for n, _, _ in hand)
+
+
+def test_no_device_waits_for_a_long_text() -> None:
+    rng = np.random.default_rng(0)
+    rows = [("", "x" * int(size), "") for size in (2000, *np.exp(rng.normal(4, 1, 63)))]
+    loads = [sum(len(text) for _, text, _ in hand) for hand in (dealt_evenly(rows, 2)[:32], dealt_evenly(rows, 2)[32:])]
+    assert max(loads) < 1.05 * min(loads)
+
+
+def test_texts_of_the_same_rare_words_are_near() -> None:
+    _, tokenizer = toys.student()
+    table = np.random.default_rng(0).standard_normal((tokenizer.get_vocab_size(), 256)).astype(np.float32)
+    texts = ["the red sun", "the sun", "a cold stone", ""]
+    vectors = by_words(tokenizer, table)([*texts, *["the a"] * 50])
+    assert vectors.shape == (54, 256) and vectors.dtype == np.float32 and np.isfinite(vectors).all()
+    np.testing.assert_allclose(np.linalg.norm(vectors[:3], axis=1), 1, rtol=1e-5)
+    cosines = vectors @ vectors.T
+    assert cosines[0, 1] > cosines[0, 2] + 0.2 and cosines[1, 4] < 0.95
+    assert not vectors[3].any()
