@@ -16,7 +16,7 @@ from numpy.random import Generator
 
 from fivefold.config import TASKS
 from fivefold.train.corpora import LABELS, PAIRS, SEGMENTS, Corpora, Labelled, Pair, Segment, Source
-from fivefold.train.teacher import PASSAGE, QUERY
+from fivefold.train.teacher import BREAK, PASSAGE, QUERY
 
 KINDS = {"aligned sentences": SEGMENTS, "query and passage": PAIRS, "labelled text": LABELS}
 LANGUAGE_EXPONENT = 0.5
@@ -27,9 +27,10 @@ RUNS = {"stsb": 0.08, "bible": 0.05, "lohelp": 0.03}
 """Shares of passages of neighbouring segments. Those of STS-B do not read on, but are everyday text in many languages."""
 RUN_LENGTHS = 2, 17
 """Segments of a passage, drawn by their logarithm: from the first up to below the second."""
-LONG = {"bible": 0.003, "lohelp": 0.003, "vital_desc": 0.006}
-"""Shares of documents beyond what the teacher reads at a time: neighbouring segments, or passages that do not read on."""
-LONG_RUNS, JOINED = (24, 97), (6, 25)
+LONG = {"bible": 0.003, "lohelp": 0.003, "vital_desc": 0.02}
+"""Shares of documents, many beyond what the teacher reads at a time: neighbouring segments, or passages that do not read on, of
+which it reads each alone. So the student learns which words belong together, and chunks stay what they are in any document."""
+LONG_RUNS, JOINED = (24, 97), (2, 25)
 """Segments and passages of such a document."""
 
 
@@ -121,7 +122,7 @@ class Translations:
         """As many neighbouring segments as make a document, in one language, aimed at its own vector."""
         run = self.run(rng, drawn_count(rng, LONG_RUNS))
         (lang,) = self.languages(rng, run[0], 1)
-        return document(joined(run, lang))
+        return document([joined(run, lang)])
 
     def run(self, rng: Generator, length: int) -> Sequence[Segment]:
         """`length` neighbouring segments."""
@@ -134,10 +135,10 @@ def drawn_count(rng: Generator, bounds: tuple[int, int]) -> int:
     return int(np.exp(rng.uniform(*np.log(bounds))))
 
 
-def document(text: str) -> Example:
-    """One long text, whose hidden states are the teacher's in windows."""
-    read = prefixed(PASSAGE, [text])
-    return Example((text,), read, read)
+def document(parts: Sequence[str]) -> Example:
+    """One text of these parts, whose hidden states are the teacher's of each part alone, in windows."""
+    read = prefixed(PASSAGE, [BREAK.join(parts)])
+    return Example((" ".join(parts),), read, read)
 
 
 def in_language(segment: Segment, lang: str) -> str:
@@ -164,7 +165,7 @@ def draw_pair(rng: Generator, rows: ByLanguage[Pair]) -> Example:
 
 def draw_joined(rng: Generator, rows: ByLanguage[Pair]) -> Example:
     """Passages of one language as one document."""
-    return document(" ".join(row.passage for row in rows.draw(rng, drawn_count(rng, JOINED))))
+    return document([row.passage for row in rows.draw(rng, drawn_count(rng, JOINED))])
 
 
 def draw_texts(rng: Generator, rows: ByLanguage[Labelled]) -> Example:

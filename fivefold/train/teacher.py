@@ -5,9 +5,9 @@ characters to their normal form, a directory of tensors, then the tensors. Weigh
 16 bytes, whose low nibbles are weights 0-15 and high nibbles weights 16-31, each shifted by 8.
 
 Texts beyond the teacher's 512 positions are read in windows, each behind the start and the prefix of its text, whose hidden
-states are put one behind the other.
+states are put one behind the other; so are the parts of a text that a `BREAK` divides.
 
-Shapes: S texts, L tokens of the longest text, W windows, D hidden.
+Shapes: S texts, L tokens of the longest text, P parts of all texts, W windows, D hidden.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ FloatArray = npt.NDArray[np.float32]
 QUERY, PASSAGE = "query: ", "passage: "
 """The prefixes this teacher was trained with: short or symmetric text, and passages."""
 PREFIXES = (QUERY, PASSAGE)
+BREAK = "\x1e"
+"""In the place of a space, between parts that know nothing of each other (ASCII's record separator)."""
 
 _BLOCK = np.dtype([("scale", "<f2"), ("nibbles", "u1", 16)])
 _MAGIC = b"E5S1"
@@ -225,52 +228,72 @@ class Teacher(nn.Module):
         return re.sub(" +", " ", text.translate(self._normal_forms)).strip(" ")
 
     def features(self, texts: list[str]) -> dict[str, Tensor]:
-        """Token ids with the start and end token, cut to `max_length`, and padding [S, L]; characters of the prefixes [S]."""
-        clean = [self.normalise(text) for text in texts]
-        found = self.tokenizer.encode_batch_fast(clean, add_special_tokens=False)
-        limit = self.max_length - 2
-        rows = [torch.tensor([self.file.bos, *e.ids[:limit], self.file.eos]) for e in found]
+        """Token ids with the start and end token, cut to `max_length`, and padding [S, L]; where parts begin [S, L]; characters
+        of the prefixes [S]."""
+        parts = [[self.normalise(part) for part in text.split(BREAK)] for text in texts]
+        found = iter(self.tokenizer.encode_batch_fast(list(chain.from_iterable(parts)), add_special_tokens=False))
+        rows, begins = [], []
+        for text in parts:
+            ids, begin = [self.file.bos], [False]
+            for encoding in islice(found, len(text)):
+                ids += encoding.ids
+                begin += [n == 0 for n in range(len(encoding.ids))]
+            cut = self.max_length - 1
+            rows.append(torch.tensor([*ids[:cut], self.file.eos]))
+            begins.append(torch.tensor([*begin[:cut], False]))
         return {
             "input_ids": pad_sequence(rows, batch_first=True, padding_value=self.file.pad),
+            "begins": pad_sequence(begins, batch_first=True),
             "prefixed": torch.tensor([next((len(p) for p in PREFIXES if t.startswith(p)), 0) for t in texts]),
         }
 
     @torch.no_grad()
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """-> unit vectors [S, D]."""
-        ids = features["input_ids"]
-        return self.pooled(self.hidden(ids, features["prefixed"]), ids)
+        return self.pooled(self.hidden(features), features["input_ids"])
 
     @torch.no_grad()
     def read(self, targets: Mapping[str, Tensor], same: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Unit vectors of the first [S, D] and hidden states of the second [S, M, D]; many texts are both, and read once."""
-        both = targets["input_ids"], same["input_ids"]
-        widths = [ids.shape[1] for ids in both]
-        ids = torch.cat([F.pad(x, (0, max(widths) - x.shape[1]), value=self.file.pad) for x in both])
-        prefixed = torch.cat([targets["prefixed"], same["prefixed"]])
-        first, second = torch.split(self.hidden(ids, prefixed), [len(x) for x in both])
-        return self.pooled(first, ids[: len(first)]), second[:, : widths[1]]
+        widths = [features["input_ids"].shape[1] for features in (targets, same)]
+
+        def both(name: str, filling: int) -> Tensor:
+            return torch.cat(
+                [F.pad(x[name], (0, max(widths) - x[name].shape[1]), value=filling) for x in (targets, same)]
+            )
+
+        together = {"input_ids": both("input_ids", self.file.pad), "begins": both("begins", 0)}
+        together["prefixed"] = torch.cat([targets["prefixed"], same["prefixed"]])
+        first, second = torch.split(self.hidden(together), [len(x["prefixed"]) for x in (targets, same)])
+        return self.pooled(first, together["input_ids"][: len(first)]), second[:, : widths[1]]
 
     def pooled(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """Means of hidden states over each text's tokens, of unit length: [S, L, D], [S, L] -> [S, D]."""
         mask = (ids != self.file.pad)[..., None]
         return F.normalize((hidden * mask).sum(1), dim=-1)
 
-    def hidden(self, ids: Tensor, prefixed: Tensor) -> Tensor:
-        """Last hidden states of texts [S, L] whose first `prefixed` [S] characters are a prefix: [S, L, D].
+    def hidden(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Last hidden states: [S, L, D].
 
         Windows that are equal are read once, and those of like length together.
         """
-        most = min(WINDOW, self.file.num_positions)
-        heads = ends(ids, self._lengths, prefixed).gt(0).int().argmax(1).clamp_min(1)  # tokens of start and prefix
+        ids = features["input_ids"]
+        heads = ends(ids, self._lengths, features["prefixed"]).gt(0).int().argmax(1).clamp_min(1)  # of start and prefix
         lasts = (ids != self.file.pad).sum(1) - 1
-        rooms = most - heads - 1
-        counts = ((lasts - heads + rooms - 1) // rooms).clamp_min(1)
+        place = torch.arange(ids.shape[1], device=ids.device)
+        inside = (place > heads[:, None]) & (place < lasts[:, None])
+        # Of each part: [P].
+        texts, begins = torch.nonzero((place == heads[:, None]) | (features["begins"].bool() & inside), as_tuple=True)
+        further = (texts.roll(-1) == texts) & (begins.roll(-1) > begins)
+        sizes = torch.where(further, begins.roll(-1), lasts[texts]) - begins
+        rooms = (min(WINDOW, self.file.num_positions) - heads - 1)[texts]
+        counts = ((sizes + rooms - 1) // rooms).clamp_min(1)
         # From here on, of each window: [W].
-        text = torch.arange(len(ids), device=ids.device).repeat_interleave(counts)
-        number = torch.arange(len(text), device=ids.device) - (counts.cumsum(0) - counts)[text]
-        head, last, count = (each[text, None] for each in (heads, lasts, counts))
-        start, stop = (head + (last - head) * (number + i)[:, None] // count for i in (0, 1))
+        part = torch.arange(len(texts), device=ids.device).repeat_interleave(counts)
+        number = torch.arange(len(part), device=ids.device) - (counts.cumsum(0) - counts)[part]
+        text = texts[part]
+        head, last = heads[text, None], lasts[text, None]
+        start, stop = ((begins[part] + sizes[part] * (number + i) // counts[part])[:, None] for i in (0, 1))
 
         place = torch.arange(int((head + stop - start).max()) + 1, device=ids.device)
         inner = place < head + stop - start

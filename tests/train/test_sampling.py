@@ -4,6 +4,7 @@ import pytest
 from fivefold.config import TASKS
 from fivefold.train.corpora import Labelled, Pair, Segment
 from fivefold.train.sampling import ByLanguage, Mixture, Translations, draw_joined, draw_pair
+from fivefold.train.teacher import BREAK
 from tests.train import toys
 
 
@@ -39,13 +40,13 @@ def test_long_documents_aim_at_their_own_vectors_in_one_language():
     words = set()
     for seed in range(60):
         rng = np.random.default_rng(seed)
-        for example, least, most in (
-            (Translations(segments).draw_long(rng), 24, 96),
-            (draw_joined(rng, rows), 6, 24),
+        for example, least, most, between in (
+            (Translations(segments).draw_long(rng), 24, 96, " "),
+            (draw_joined(rng, rows), 2, 24, BREAK),
         ):
             (text,) = example.texts
-            assert example.targets == example.same == (f"passage: {text}",)
             parts = text.split()
+            assert example.targets == example.same == (f"passage: {between.join(parts)}",)
             assert least <= len(parts) <= most and len({part[:2] for part in parts}) == 1
             words.add(parts[0][:2])
     assert words == {"en", "es", "fr"}

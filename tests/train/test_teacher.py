@@ -6,7 +6,7 @@ import torch
 
 from fivefold.errors import CheckpointError
 from fivefold.train import teacher as module
-from fivefold.train.teacher import BATCH_TOKENS, PREFIXES, Teacher, read_teacher
+from fivefold.train.teacher import BATCH_TOKENS, BREAK, PREFIXES, Teacher, read_teacher
 from tests.train import toys
 from tests.train.teacherfile import write_teacher
 
@@ -77,15 +77,33 @@ def test_a_long_text_is_read_in_windows_each_behind_its_prefix(written, monkeypa
     teacher = Teacher(file)
     text = "sun " + "red moon sol luna rojo moon red sol sol luna moon"
     features = teacher.features([text, "sun red"])
-    ids, prefixed = features["input_ids"], features["prefixed"]
-    assert prefixed.tolist() == [4, 4]
-    whole = teacher.hidden(ids, prefixed)
+    assert features["prefixed"].tolist() == [4, 4]
+    whole = teacher.hidden(features)
     monkeypatch.setattr(module, "WINDOW", 9)
-    found = teacher.hidden(ids, prefixed)
+    found = teacher.hidden(features)
     windows = [teacher.features([f"sun {part}"]) for part in ("red moon sol luna rojo", "moon red sol sol luna moon")]
-    one, two = (teacher.hidden(part["input_ids"], part["prefixed"])[0] for part in windows)
+    one, two = (teacher.hidden(part)[0] for part in windows)
     torch.testing.assert_close(found[0, :7], one[:7])  # start, prefix, five words
     torch.testing.assert_close(found[0, 7:], two[2:])
     torch.testing.assert_close(found[1, :4], whole[1, :4])
     assert not torch.allclose(found[0], whole[0], atol=1e-3)
     torch.testing.assert_close(teacher(features)[0], torch.nn.functional.normalize(found[0].mean(0), dim=0))
+
+
+@pytest.mark.parametrize("others", [[], ["sun red", "sun luna moon" + BREAK + "sol red rojo"]])
+def test_parts_of_a_text_know_nothing_of_each_other(written, monkeypatch, others):
+    file = read_teacher(written[1])
+    monkeypatch.setattr(module, "PREFIXES", ("sun ", *PREFIXES))
+    monkeypatch.setattr(module, "WINDOW", 7)
+    teacher = Teacher(file)
+    parts = ["red moon", "sol", "luna rojo moon red sol sol", "moon sol"]  # the third takes two windows
+    features = teacher.features(["sun " + BREAK.join(parts), *others])
+    joined = teacher.features(["sun " + " ".join(parts)])
+    assert torch.equal(features["input_ids"][0], joined["input_ids"][0])
+    found = teacher.hidden(features)[0]
+    alone = [teacher.hidden(teacher.features([f"sun {part}"]))[0] for part in parts]
+    assert [len(x) for x in alone] == [5, 4, 9, 5]
+    torch.testing.assert_close(found, torch.cat((alone[0][:-1], alone[1][2:-1], alone[2][2:-1], alone[3][2:])))
+    one, two = teacher.read(features, joined)
+    torch.testing.assert_close(one, teacher(features))
+    torch.testing.assert_close(two, teacher.hidden(joined))
