@@ -90,9 +90,10 @@ HELD: Mapping[str, float] = {"retrieval": 1.0, "text-matching": 0.5, "classifica
 
 NEIGHBOURLY = ("retrieval",)
 """Families whose pairs come in batches of neighbours. Translations so gained .002 of Tatoeba and lost .006 of STS-B."""
-KEPT: Mapping[str, float] = {"retrieval": 0.5}
-"""Share of the turned adapters in those that learned on from them, whose mean ships (Wortsman et al. 2022, arXiv 2109.01903):
-what pairs won for articles they lost for questions, and half-way most of both is kept."""
+KEPT: Mapping[str, float] = {"refine": 0.5, "retrieval": 0.5}
+"""Share of the turned body, or of turned adapters, in what learned on from them, whose mean ships (Wortsman et al. 2022, arXiv
+2109.01903): what pairs won for articles they lost for questions, what prefixes won whole vectors lost, and half-way most of
+both is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +269,10 @@ def _learn_from_teacher(
     dims = trained[0].encoder.config.matryoshka_dimensions
     loss = Distillation(trained, teacher, dims, lengths=lengths_of(plan.tokenizer), **options)
     longer = replace(schedule, max_length=_longest(schedule))
-    _save(fit(trained, data, {"texts": loss}, schedule=longer, run=run, teacher=teacher), plan.work / end)
+    found = fit(trained, data, {"texts": loss}, schedule=longer, run=run, teacher=teacher)
+    if kept := KEPT.get(stage):
+        found = _between(found, load_file(plan.first(start)), kept)
+    _save(found, plan.work / end)
     drawn.unlink()
 
 
@@ -332,7 +336,12 @@ def _learned(plan: Plan, run: Run, name: str, corpora: Corpora, teacher: Teacher
     found = _banks(state, config, name)
     if start is None:
         return found
-    return {bank: end.lerp(start[bank], KEPT.get(name, 0.0)) for bank, end in found.items()}
+    return _between(found, start, KEPT.get(name, 0.0))
+
+
+def _between(end: Mapping[str, Tensor], start: Mapping[str, Tensor], kept: float) -> dict[str, Tensor]:
+    """The mean of two states, with the share `kept` of the second."""
+    return {name: tensor.lerp(start[name], kept) for name, tensor in end.items()}
 
 
 def package(plan: Plan, run: Run) -> None:

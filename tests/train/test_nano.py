@@ -140,6 +140,20 @@ def test_adapters_that_learned_on_keep_a_share_of_their_start(plan: Plan, monkey
         torch.testing.assert_close(found[0.5][name], (end + start[name]) / 2)
 
 
+def test_a_refined_body_keeps_a_share_of_its_start(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    v3_nano(plan, run(), ["vocabulary", "distil", "turn"])
+    found = {}
+    for share in (0.0, 0.25):
+        monkeypatch.setattr(nano, "KEPT", {"refine": share})
+        v3_nano(plan, run(), ["refine"])
+        shutil.rmtree(plan.work / "runs" / "refine")
+        found[share] = load_file(plan.work / "body-refined.safetensors")
+    start = load_file(plan.work / "body-turned.safetensors")
+    assert any(not torch.equal(end, start[name]) for name, end in found[0.0].items())
+    for name, end in found[0.0].items():
+        torch.testing.assert_close(found[0.25][name], 0.75 * end + 0.25 * start[name])
+
+
 @pytest.mark.parametrize("changes", [{"cook": {"steps": 1}}, {"distil": {"stops": 1}}])
 def test_schedules_that_do_not_exist(plan: Plan, changes: dict[str, dict[str, float]]) -> None:
     with pytest.raises(InputError, match="there is no schedule"):
