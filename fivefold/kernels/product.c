@@ -64,15 +64,16 @@ static void multiply_by_blocks(const struct unit *unit) {
     }
 }
 
-/* The first `fetching` groups of rows share the next panel's lines, of which there are four for every four inputs. */
+/* The first groups of rows, up to four, share the next panel's lines, of which there are four for every four inputs. */
 static void multiply_by_vectors(const struct unit *unit) {
-    const int64_t groups = parts(unit->stop - unit->start, SUMMED_ROWS), fetching = groups < 2 ? 1 : groups < 4 ? 2 : 4;
+    const int64_t sharing = least(4, parts(unit->stop - unit->start, SUMMED_ROWS));
     const int64_t steps = steps_of(unit->linear), size = steps * LINE * PANEL;
     int32_t sums[SUMMED_ROWS * PANEL];
     for (int64_t row = unit->start, group = 0; row < unit->stop; row += SUMMED_ROWS, group++) {
-        const int64_t rows = least(SUMMED_ROWS, unit->stop - row), lines = group < fetching ? 4 / fetching : 0;
+        const int64_t rows = least(SUMMED_ROWS, unit->stop - row), line = least(4, 4 * group / sharing);
+        const int64_t lines = least(4, 4 * (group + 1) / sharing) - line;
         vectors->sum_codes(rows, unit->in->codes + row * unit->in->stride, unit->in->stride, unit->weight, steps,
-                           unit->next + group * size / fetching, lines, sums);
+                           unit->next + line * size / 4, lines, sums);
         finish_rows(unit, row, rows, sums);
     }
 }
