@@ -17,7 +17,7 @@ from sentence_transformers.base.sampler import DefaultBatchSampler, GroupByLabel
 from torch.utils.data import RandomSampler, SequentialSampler
 
 from fivefold.train.corpora import Graded, Labelled, Pair
-from fivefold.train.neighbours import Cells
+from fivefold.train.neighbours import Cells, Drawn
 
 TARGET, SAME, SCORE, LABEL = "target", "same", "score", "label"
 IN_ORDER = "rows in whole batches already"
@@ -91,7 +91,7 @@ def held_set(data: Dataset, prefixes: Mapping[str, str], prefix: str) -> Dataset
     return data
 
 
-def mapped_set(rows: Iterable[tuple[str, str, str]], file: Path) -> Dataset:
+def mapped_set(rows: Iterable[Drawn], file: Path) -> Dataset:
     """Columns text, target and same, as (text, target, text as the teacher reads the same): written to `file` row by row,
     and mapped, so that the set may be larger than memory."""
     with ArrowWriter(path=str(file)) as writer:

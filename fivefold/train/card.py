@@ -82,13 +82,13 @@ _STEPS = {
 **Distillation** against the same multilingual-e5-small: every language of a sentence aims at the teacher's vector of the
    English one; passages and monolingual text aim at their own. Loss: 10 (1 - cos) + KL of in-batch similarities, also over the
    Matryoshka prefixes, + 10 (1 - cos) of the hidden states, token by token, those of long documents read by the teacher in
-   windows. {updates:,} updates; the words stayed frozen.""",
+   windows. {updates:,} updates, in batches of cells of texts that are alike; the words stayed frozen.""",
     "turn": """\
 **A turn**: the main directions of the vectors of encyclopaedic passages come first, by an orthogonal map, which changes no
    cosine of whole vectors; the last block does it with hidden units that it can spare, and adapters turn with it.""",
     "refine": """\
 **Distillation** on from there, against the teacher's states turned likewise; what turns the vectors
-   stayed as it was. {updates:,} updates.""",
+   stayed as it was. {updates:,} updates, with more weight on prefixes, whose end was averaged with their start.""",
     "pairs": """\
 **Pairs**: translations beside English, and queries with their passages, in contrast both ways; every batch of one source and
    language. {updates:,} updates.""",

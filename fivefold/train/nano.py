@@ -259,11 +259,9 @@ def _learn_from_teacher(
     mixture = Mixture(plan.read())
     if _processes(run).is_main_process:
         (plan.work / SOURCES).write_text(json.dumps(mixture.drawn(), indent=2), encoding="utf-8")
-    devices: int = _processes(run).num_processes
     read = by_words(plan.tokenizer, trained[0].encoder.embeddings.word_embeddings.weight.detach().numpy())
-    texts = gathered(
-        drawn_texts(mixture, run.seed), schedule.batch_size, devices, read, np.random.default_rng(run.seed)
-    )
+    rows, rng = drawn_texts(mixture, run.seed), np.random.default_rng(run.seed)
+    texts = gathered(rows, schedule.batch_size, _devices(run), read, rng)
     data = {"texts": mapped_set(islice(texts, _rows(schedule, run)), drawn)}
     teacher = Teacher(read_teacher(plan.teacher), max_length=schedule.max_length, bf16=run.bf16)
     dims = trained[0].encoder.config.matryoshka_dimensions
@@ -419,8 +417,12 @@ def _reader(encoder: Encoder, tokenizer: Tokenizer, family: str) -> Read:
 
 def _rows(schedule: Schedule, run: Run) -> int:
     """Of all devices, each of which has its own batches."""
+    return schedule.steps * schedule.batch_size * _devices(run)
+
+
+def _devices(run: Run) -> int:
     devices: int = _processes(run).num_processes
-    return schedule.steps * schedule.batch_size * devices
+    return devices
 
 
 def _processes(run: Run) -> PartialState:
