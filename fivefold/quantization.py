@@ -84,8 +84,8 @@ class Precision:
 
 
 FLOAT32 = Precision("float32")
-BY_TILES: Mapping[str, int] = {"float32": TWO_PARTS, "bfloat16": ONE_PART}
-"""Form of the numbers that our own kernels multiply where there are tiles for bfloat16."""
+IN_BFLOAT16: Mapping[str, int] = {"float32": TWO_PARTS, "bfloat16": ONE_PART}
+"""Form of the numbers that our own kernels multiply where the processor multiplies so many bfloat16."""
 BY_KERNELS: Mapping[int, str] = {
     ONE_PART: "sums and all between products in float32",
     TWO_PARTS: "products of two bfloat16 for each number, which keep 16 bits of it",
@@ -243,8 +243,9 @@ def prepack(encoder: Encoder, precision: Precision = FLOAT32) -> Precision:
 
 def _form_of(name: str) -> int | None:
     """Of the numbers that our own kernels would multiply here, if they can."""
-    if not lack_of_bfloat16():
-        return BY_TILES.get(name)
+    form = IN_BFLOAT16.get(name)
+    if form is not None and not lack_of_bfloat16(form):
+        return form
     return WHOLE if name == "float32" and not lack_of_kernels() else None
 
 

@@ -18,13 +18,13 @@ from fivefold.kernels import ONE_PART, TWO_BY_ONE, TWO_PARTS, WHOLE
 from fivefold.lora import LoRALinear
 from fivefold.model import Encoder
 from fivefold.packing import TaskSlice, pack
-from fivefold.quantization import BY_KERNELS, BY_TILES, Precision, prepack
+from fivefold.quantization import BY_KERNELS, IN_BFLOAT16, Precision, prepack
 from tests import toy
 
 CPU = torch.device("cpu")
 LENGTHS = (1, 5, 16, 17, 31, 33, 64, 65, 127, 128, 129, 300)
 """Around the kernels' tiles and blocks of keys."""
-NAMES = tuple(BY_TILES)
+NAMES = tuple(IN_BFLOAT16)
 LOST = {ONE_PART: 2 * 2.0**-8 + 2.0**-16, TWO_PARTS: 2 * 2.0**-17 + 2.0**-16, WHOLE: 2.0**-16}
 """What may be lost of a product of two numbers, by their form: 2^-8 of each number in one bfloat16, 2^-17 in two, and there
 the product of both second parts, each at most 2^-8 of its number. And to sum up loses something."""
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("library", "threads", "vectors")
 
 def need(form: int) -> None:
     """Only where the processor multiplies such numbers."""
-    if form != WHOLE and (lack := kernels.lack_of_bfloat16()):
+    if form != WHOLE and (lack := kernels.lack_of_bfloat16(form)):
         pytest.skip(lack)
 
 
@@ -55,7 +55,7 @@ def config(heads: int = 4, inner: int = 208) -> ModelConfig:
 
 def encoder(name: str, made: ModelConfig) -> Encoder:
     """By the kernels; the same random numbers every time."""
-    form = WHOLE if name == "float32" and kernels.lack_of_bfloat16() else BY_TILES[name]
+    form = WHOLE if name == "float32" and kernels.lack_of_bfloat16(TWO_PARTS) else IN_BFLOAT16[name]
     need(form)
     own = toy.encoder(made, adapters=0.1)
     assert prepack(own, Precision(name)).why == BY_KERNELS[form]

@@ -31,14 +31,24 @@ LENGTHS = (1, 5, 16, 17, 63, 64, 65, 255, 256, 257, 300)
 """Around the kernels' tiles, panels and blocks of keys."""
 
 
-@pytest.fixture(params=[True, False], ids=["tiles", "no tiles"])
-def tiles(vectors: str, request: pytest.FixtureRequest) -> Iterator[Callable[[bool], bool]]:
-    """With AMX, where the processor has it, and without; the function turns it on and off."""
+Use = Callable[[str], bool]
+"""Whether the processor has what was named, which is used from now on."""
+
+
+@pytest.fixture(params=["AMX", "AVX512-BF16", "neither"])
+def use(vectors: str, request: pytest.FixtureRequest) -> Iterator[Use]:
+    """With AMX, with vectors of bfloat16 in attention, and without both."""
     opened = kernels.Kernels()
-    if opened.use_tiles(request.param) is not request.param:
-        pytest.skip("the processor has no AMX")
-    yield opened.use_tiles
+
+    def choose(name: str) -> bool:
+        wanted = name == "AMX", name == "AVX512-BF16"
+        return (opened.use_tiles(wanted[0]), opened.use_pairs(wanted[1])) == wanted
+
+    if not choose(request.param):
+        pytest.skip(f"the processor has no {request.param}")
+    yield choose
     opened.use_tiles(True)
+    opened.use_pairs(True)
 
 
 def linear(inputs: int, outputs: int, *, tasks: int = 3, rank: int = 4) -> tuple[LoRALinear, KernelLinear]:
@@ -96,14 +106,15 @@ def test_a_linear_is_its_formula(tokens: int, outputs: int, blocks: int, rank: i
     assert ((found - wanted).abs() <= flipped + 1e-4 * size + 1e-5 * (1 + wanted.abs())).all()
 
 
+@pytest.mark.parametrize("use", ["AMX"], indirect=True)
 @pytest.mark.parametrize("inputs", [64, 192, 1024])
-def test_tiles_give_linears_the_same_bits(inputs: int, tiles: Callable[[bool], bool]) -> None:
+def test_tiles_give_linears_the_same_bits(inputs: int, use: Use) -> None:
     """Around 16 and 32 tokens and the ends of panels, and across units of 384 tokens."""
     made = [linear(inputs, outputs)[1] for outputs in (1, 64, 130)]
     packs = [torch.randn(tokens, inputs) for tokens in (1, 15, 16, 17, 31, 32, 33, 48, 49, 383, 400, 417)]
     runs = [(own, x, (TaskSlice(1, 0, len(x)),)) for own in made for x in packs]
     found = [own(x, slices) for own, x, slices in runs]
-    tiles(False)
+    use("neither")
     assert all(torch.equal(own(x, slices), y) for (own, x, slices), y in zip(runs, found, strict=True))
 
 
@@ -139,8 +150,8 @@ def test_a_term_can_be_added_afterwards() -> None:
         torch.testing.assert_close(own(x, slices).double(), expected(plain, x, slices), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.usefixtures("tiles")
-@pytest.mark.parametrize("tiles", [False], indirect=True)
+@pytest.mark.usefixtures("use")
+@pytest.mark.parametrize("use", ["neither"], indirect=True)
 @pytest.mark.parametrize("heads", [2, 4])
 def test_layers_are_those_of_torch_operators(heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention, rotation, GELU, norms and terms: one call against the model's own layers over the same rounded linears."""
@@ -154,26 +165,26 @@ def test_layers_are_those_of_torch_operators(heads: int, monkeypatch: pytest.Mon
     assert close < 0.01
 
 
-@pytest.mark.parametrize("tiles", [True], indirect=True)
+@pytest.mark.parametrize("use", ["AMX", "AVX512-BF16"], indirect=True)
 @pytest.mark.parametrize("heads", [2, 4])
-def test_attention_by_tiles_costs_no_accuracy(heads: int, tiles: Callable[[bool], bool]) -> None:
+def test_attention_in_bfloat16_costs_no_accuracy(heads: int, use: Use) -> None:
     """Of every length: no further from float32 than 8 bits are without, whose roundings fall differently."""
     torch.manual_seed(0)
     together = toy.batch(LENGTHS)
     wanted, own = toy.encoder(config(heads), adapters=0.1)(together), encoder(config(heads))
     found = own(together)
-    tiles(False)
+    use("neither")
     other = own(together)
     assert not torch.equal(found, other)
     for length, *rows in zip(
         together.seqlens, *(x.split(together.seqlens) for x in (wanted, found, other)), strict=True
     ):
-        exact, by_tiles, by_vectors = rows
-        ratio = (by_tiles - exact).square().mean() / (by_vectors - exact).square().mean()
+        exact, in_bfloat16, in_float32 = rows
+        ratio = (in_bfloat16 - exact).square().mean() / (in_float32 - exact).square().mean()
         assert ratio < (1.5 if length > 60 else 3), (length, ratio)  # a key too few or too many makes it a hundred
 
 
-@pytest.mark.usefixtures("tiles")
+@pytest.mark.usefixtures("use")
 @pytest.mark.parametrize("heads", [2, 4])
 def test_alone_is_the_same_bits_as_in_a_pack(heads: int) -> None:
     own, together = encoder(config(heads)), toy.batch(LENGTHS)
@@ -188,7 +199,7 @@ def test_alone_is_the_same_bits_as_in_a_pack(heads: int) -> None:
         start += length
 
 
-@pytest.mark.usefixtures("tiles")
+@pytest.mark.usefixtures("use")
 def test_any_number_of_threads_gives_the_same_bits() -> None:
     own, together = encoder(config()), toy.batch(LENGTHS)
     found = []
@@ -242,8 +253,8 @@ def test_vectors_of_both_widths_give_linears_the_same_bits(inputs: int, vectors:
 
 
 @pytest.mark.skipif(not any(map(processor().get, INT8_FEATURES)), reason="torch's products of bytes overflow here")
-@pytest.mark.usefixtures("tiles")
-@pytest.mark.parametrize("tiles", [False], indirect=True)
+@pytest.mark.usefixtures("use")
+@pytest.mark.parametrize("use", ["neither"], indirect=True)
 def test_a_missing_library_is_told_and_done_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The model then runs on torch's operators, and its vectors hardly differ."""
     own = encoder(config())

@@ -1,8 +1,8 @@
 """Kernels in C for x86-64: a linear, or all layers of an encoder, in 8 bits or float32 (formulas: kernels.h).
 
 By AVX2, or AVX-512 VNNI where there is that. On processors with AMX products are summed in its tiles: faster; linears in 8 bits
-give the same bits everywhere, attention nearly. And there floats can be of one bfloat16 for each number, or two, whose sum is
-the number to 2^-17 of itself.
+give the same bits everywhere, attention nearly. Where there is AVX512-BF16 or AMX, floats can be of one bfloat16 for each number;
+by AMX of two, whose sum is the number to 2^-17 of itself.
 
 The library is built when the package is installed, where there is a C compiler (hatch_build.py). It knows nothing of Python and
 is called through ctypes, which lets other threads run meanwhile. Whoever makes a record of tensors keeps the tensors: a record
@@ -110,8 +110,8 @@ class Kernels:
     def __init__(self) -> None:
         library = ctypes.CDLL(str(LIBRARY))
         try:
-            names = ("supported", "wide", "floats", "tiles", "linear", "encode")
-            self._supported, self._wide, self._floats, self._tiles, self._linear, self._encode = (
+            names = ("supported", "wide", "floats", "tiles", "pairs", "linear", "encode")
+            self._supported, self._wide, self._floats, self._tiles, self._pairs, self._linear, self._encode = (
                 getattr(library, f"fivefold_{name}") for name in names
             )
         except AttributeError as error:  # a checkout went on and its library did not
@@ -125,9 +125,9 @@ class Kernels:
         return bool(self._supported())
 
     @property
-    def bfloat16(self) -> bool:
-        """Whether it also has what they need to multiply bfloat16."""
-        return self.supported and bool(self._floats())
+    def parts(self) -> int:
+        """Of how many bfloat16 a number can be that they multiply here: two, one, or none."""
+        return int(self._floats()) if self.supported else 0
 
     def use_wide(self, wanted: bool) -> bool:
         """Use AVX-512 where the processor has it, as at first, or AVX2 in its place, in the whole process -> whether it is used
@@ -135,9 +135,14 @@ class Kernels:
         return bool(self._wide(int(wanted)))
 
     def use_tiles(self, wanted: bool) -> bool:
-        """Use AMX for bytes where the processor has it, as at first, or never, in the whole process -> whether it is used
-        from now on."""
+        """Use AMX for bytes and one bfloat16 where the processor has it, as at first, or never, in the whole process -> whether it
+        is used from now on."""
         return bool(self._tiles(int(wanted)))
+
+    def use_pairs(self, wanted: bool) -> bool:
+        """Use AVX512-BF16 for attention where the processor has it and no tile is used, as at first, or float32, in the whole
+        process -> whether it is used from now on."""
+        return bool(self._pairs(int(wanted)))
 
     def linear(self, record: LinearRecord, tasks: Tensor, x: Tensor) -> Tensor:
         """x [T, I] float32, tasks [T] int32 -> [T, O]."""
@@ -164,9 +169,12 @@ def lack_of_kernels() -> str:
         return "fivefold's own kernels were not built when this version was installed: that takes a C compiler"
 
 
-def lack_of_bfloat16() -> str:
-    """The same for bfloat16."""
-    return lack_of_kernels() or ("" if Kernels().bfloat16 else "the processor has no amx_bf16")
+def lack_of_bfloat16(parts: int = ONE_PART) -> str:
+    """The same for numbers of so many bfloat16."""
+    if lack := lack_of_kernels():
+        return lack
+    missing = "amx_bf16" if parts > ONE_PART else "amx_bf16 or avx512_bf16"
+    return "" if Kernels().parts >= min(parts, TWO_PARTS) else f"the processor has no {missing}"
 
 
 class Pages:

@@ -1,14 +1,16 @@
 /* Attention within one text, one head at a time: exact softmax, by blocks of keys with a running maximum, so that memory grows with the
- * length and not with its square. By tiles where there are some (attention_tiles.c), else by vectors (attend.h).
+ * length and not with its square. In bfloat16 where the processor multiplies that (attention_bfloat16.c), else in float32 (attend.h).
  */
 #include "kernels.h"
 
-static bool tiled(const struct encoder *encoder) { return in_tiles(encoder->layers->qkv); }
+static bool in_bfloat16(const struct linear *linear) {
+    return in_tiles(linear) || (linear->form != WHOLE && pairs_in_use());
+}
 
 int64_t attention_scratch(const struct encoder *encoder, int64_t length) {
     const int64_t head_dim = encoder->hidden / encoder->heads;
-    if (tiled(encoder))
-        return scratch_of_tiles(length, head_dim, parts_of(encoder->layers->qkv));
+    if (in_bfloat16(encoder->layers->qkv))
+        return bfloat16_scratch(length, head_dim, parts_of(encoder->layers->qkv));
     return (rounded(length, PANEL) + 2 * QUERIES) * head_dim + TILE * KEYS + 2 * QUERIES;
 }
 
@@ -27,8 +29,9 @@ void attend(const struct encoder *encoder, const struct pack *pack, int64_t text
                              .head_dim = head_dim,
                              .mixed = mixed + start * hidden + head * head_dim,
                              .stride = hidden};
-    if (tiled(encoder))
-        attend_by_tiles(pack, &one, parts_of(encoder->layers->qkv), scratch);
+    const struct linear *linear = encoder->layers->qkv;
+    if (in_bfloat16(linear))
+        attend_in_bfloat16(pack, &one, parts_of(linear), in_tiles(linear), scratch);
     else
         vectors->attend(pack, &one, scratch);
 }

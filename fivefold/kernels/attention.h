@@ -1,4 +1,4 @@
-/* What both ways of attention share (attention.c, attention_tiles.c): rotation, the running softmax, and one head as they are given it. */
+/* What both ways of attention share (attend.h, attention_bfloat16.c): rotation, the running softmax, and one head as they are given it. */
 #ifndef FIVEFOLD_ATTENTION_H
 #define FIVEFOLD_ATTENTION_H
 

@@ -18,6 +18,8 @@ int fivefold_wide(int wanted) {
 
 int fivefold_supported(void) { return vectors != NULL; }
 
+int fivefold_floats(void) { return tiles_there() ? TWO_PARTS : pairs_there() ? ONE_PART : 0; }
+
 /* One stage: a linear, or what stands between two of them. Each member has its own. */
 struct stage {
     const struct linear *linear;

@@ -5,7 +5,7 @@
  *
  *     x W^T + b = s (q Q^T) w + b + l c + (x A^T) B^T        c [O]: the sum of each row of W; A, B: a task's low-rank term
  *
- * In floats numbers are multiplied as they are. By AMX each number of x and W is one bfloat16, the nearest; or two, the second nearest to what the first leaves, so that no more
+ * In floats numbers are multiplied as they are; or each number of x and W is one bfloat16, the nearest; or by AMX two, the second nearest to what the first leaves, so that no more
  * than 2^-17 of it is lost. Their products are added up in float32, but for that of both second parts, which is smaller still:
  *
  *     x W^T + b = x1 W1^T + x1 W2^T + x2 W1^T + b + (x A^T) B^T
@@ -26,6 +26,7 @@
 
 #define PANEL 64 /* outputs whose sums are made together, in two halves */
 #define QUAD 4   /* products of bytes that one instruction adds to one sum */
+#define WORD 4   /* bytes of inputs that one does: as many bytes, or two bfloat16 */
 #define LINE 64  /* bytes of a line of a cache, and of a row of a tile */
 
 /* What numbers are multiplied as: bytes, or so many bfloat16; inputs of two with weights of one, where weights were bfloat16 before; or
@@ -118,7 +119,7 @@ struct vectors {
     /* Sums [rows, PANEL] of up to SUMMED_ROWS rows of `steps` lines; `lines` lines are fetched at `ahead` for every four inputs. Or of up to
      * BLOCK_ROWS rows. Vectors have the one or the other. */
     void (*sum_codes)(int64_t rows, const uint8_t *codes, int64_t stride, const uint8_t *panel, int64_t steps, const uint8_t *ahead,
-                      int64_t lines, int32_t *into);
+                      int64_t lines, void *into);
     void (*sum_code_block)(int64_t rows, const uint8_t *codes, int64_t stride, const uint8_t *panel, int64_t steps, const uint8_t *next,
                            int32_t *into);
     /* Sums [rows, PANEL] of up to BLOCK_ROWS rows of n floats. */
@@ -158,6 +159,21 @@ int64_t product_units(const struct linear *linear, int64_t tokens);
 void multiply(const struct linear *linear, const struct codes *in, int64_t tokens, int64_t piece, int64_t unit, int64_t ahead,
               uint8_t *partial, const struct products *into);
 
+/* ---- pairs.c: products of bfloat16 by vectors, on processors with AVX512-BF16 ---- */
+
+bool pairs_there(void);
+/* Whether attention is of bfloat16 where linears are of bytes or of one part. */
+bool pairs_in_use(void);
+/* As `sum_codes`, of rows of one part. */
+void sum_pairs(int64_t rows, const uint8_t *codes, int64_t stride, const uint8_t *panel, int64_t steps, const uint8_t *ahead, int64_t lines,
+               void *into);
+/* As `score_tiles` and `mix_tiles`, of one part and all keys of a block: scores [rows, count] of queries [rows, H], and of `rows` weights. Rows
+ * are rounded up to a multiple of four, keys to one of TILED_ROWS. */
+void score_pairs(const uint32_t *queries, int64_t rows, const uint32_t *keys, int64_t count, int64_t head_dim, float *into,
+                 int64_t into_stride);
+void mix_pairs(const uint32_t *weights, int64_t rows, int64_t weights_stride, const uint32_t *values, int64_t keys, int64_t head_dim,
+               float *mixed);
+
 /* ---- tiles.c: products on processors with AMX ---- */
 
 #define TILE_SIDE 16    /* rows of a tile */
@@ -165,9 +181,12 @@ void multiply(const struct linear *linear, const struct codes *in, int64_t token
 #define TILE_PAIRED 32  /* numbers in bfloat16 of a row; of a right factor's, two rows of 16 numbers in pairs */
 #define TILED_ROWS 32   /* rows whose sums are in tiles together */
 
+bool tiles_there(void);
 bool tiles_in_use(void);
-/* Whether a linear's sums are made in tiles. */
-static inline bool in_tiles(const struct linear *linear) { return linear->form == BYTES ? tiles_in_use() : linear->form != WHOLE; }
+/* Whether a linear's sums are made in tiles. Two parts are nowhere else. */
+static inline bool in_tiles(const struct linear *linear) {
+    return linear->form == BYTES || linear->form == ONE_PART ? tiles_in_use() : linear->form != WHOLE;
+}
 /* Around all that a thread does with tiles; nothing where there are none. */
 void tiles_open(void);
 void tiles_close(void);
@@ -207,9 +226,10 @@ struct head {
     float *mixed;
     int64_t stride;
 };
-/* Floats of scratch for one head of one text by tiles, and the head; `parts` is of how many bfloat16 weights and values are. */
-int64_t scratch_of_tiles(int64_t length, int64_t head_dim, int64_t parts);
-void attend_by_tiles(const struct pack *pack, const struct head *head, int64_t parts, float *scratch);
+/* Floats of scratch for one head of one text in bfloat16, and the head, by tiles or by vectors; `parts` is of how many bfloat16 weights and
+ * values are. */
+int64_t bfloat16_scratch(int64_t length, int64_t head_dim, int64_t parts);
+void attend_in_bfloat16(const struct pack *pack, const struct head *head, int64_t parts, bool tiles, float *scratch);
 
 /* Floats of scratch that `attend` needs for texts of up to `length` tokens. */
 int64_t attention_scratch(const struct encoder *encoder, int64_t length);
@@ -237,10 +257,13 @@ int team_members(const struct team *team);
 PUBLIC int fivefold_supported(void);
 /* Use AVX-512 where the processor has it, or never; as before, whether it is in use from now on. Not while anything runs. */
 PUBLIC int fivefold_wide(int wanted);
-/* Whether it has what products of bfloat16 need. */
+/* Of how many bfloat16 a number can be: two where there are tiles, one where vectors multiply them, or none. */
 PUBLIC int fivefold_floats(void);
-/* Use tiles for bytes where the processor has them, or never; whether they are in use from now on. Products of bfloat16 need them. */
+/* Use tiles for numbers of one byte or one bfloat16 where the processor has them, or never; whether they are in use from now on. Two need them. */
 PUBLIC int fivefold_tiles(int wanted);
+/* Use vectors of bfloat16 for attention between such linears where there are no tiles in use and the processor has them, or never; whether
+ * they are in use from now on. Linears of one bfloat16 need them then. */
+PUBLIC int fivefold_pairs(int wanted);
 /* y [T, O] = linear(x [T, I]); 0, or -1 where memory is short. */
 PUBLIC int fivefold_linear(const struct linear *linear, const int32_t *tasks, int64_t tokens, const float *x, float *y, int threads);
 /* x [T, D] -> hidden states after the last layer, in place; 0, or -1 where memory is short. */

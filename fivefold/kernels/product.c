@@ -1,4 +1,4 @@
-/* Products, a panel of 64 outputs for some hundred tokens at a time: sums in tiles (tiles.c) or in registers (sums.h), each finished
+/* Products, a panel of 64 outputs for some hundred tokens at a time: sums in tiles (tiles.c) or in registers (sums.h, pairs.c), each finished
  * (finish.h) as soon as it is there; by tiles while the next one is made.
  *
  * A panel of weights stays in the second cache while all tokens of a unit pass by, and the next one is fetched meanwhile: of several
@@ -64,16 +64,17 @@ static void multiply_by_blocks(const struct unit *unit) {
     }
 }
 
-/* The first groups of rows, up to four, share the next panel's lines, of which there are four for every four inputs. */
+/* The first groups of rows, up to four, share the next panel's lines, of which there are four for every word of inputs. */
 static void multiply_by_vectors(const struct unit *unit) {
     const int64_t sharing = least(4, parts(unit->stop - unit->start, SUMMED_ROWS));
     const int64_t steps = steps_of(unit->linear), size = steps * LINE * PANEL;
-    int32_t sums[SUMMED_ROWS * PANEL];
+    void (*const sum)(int64_t, const uint8_t *, int64_t, const uint8_t *, int64_t, const uint8_t *, int64_t, void *) =
+        unit->linear->form == BYTES ? vectors->sum_codes : sum_pairs;
+    int32_t sums[SUMMED_ROWS * PANEL]; /* or floats */
     for (int64_t row = unit->start, group = 0; row < unit->stop; row += SUMMED_ROWS, group++) {
         const int64_t rows = least(SUMMED_ROWS, unit->stop - row), line = least(4, 4 * group / sharing);
         const int64_t lines = least(4, 4 * (group + 1) / sharing) - line;
-        vectors->sum_codes(rows, unit->in->codes + row * unit->in->stride, unit->in->stride, unit->weight, steps,
-                           unit->next + line * size / 4, lines, sums);
+        sum(rows, unit->in->codes + row * unit->in->stride, unit->in->stride, unit->weight, steps, unit->next + line * size / 4, lines, sums);
         finish_rows(unit, row, rows, sums);
     }
 }

@@ -12,9 +12,9 @@ int fivefold_tiles(int want) {
     return tiles_in_use();
 }
 
-int fivefold_floats(void) { return there && vectors == &avx512; }
+bool tiles_there(void) { return there && vectors == &avx512; }
 
-bool tiles_in_use(void) { return there && wanted && vectors == &avx512; }
+bool tiles_in_use(void) { return tiles_there() && wanted; }
 
 #if defined(__clang__) || __GNUC__ >= 11
 #include <cpuid.h>

@@ -1,4 +1,5 @@
-/* Attention by tiles, some queries of one head at a time. Numbers are of one bfloat16, or of two: queries, keys, weights and values.
+/* Attention in bfloat16, some queries of one head at a time, by tiles or by vectors. Numbers are of one bfloat16, or by tiles of two: queries,
+ * keys, weights and values.
  */
 #define WIDE 1
 #include "attention.h"
@@ -16,17 +17,18 @@ struct tiled_desk {
     float *mixed, *scores;  /* [TILED_QUERIES, H], [TILED_ROWS, TILED_KEYS] */
     float *highest, *total; /* [TILED_QUERIES] */
     int64_t parts, head_dim, part_of_values; /* words of one part of the values */
+    bool tiles;
 };
 
-int64_t scratch_of_tiles(int64_t length, int64_t head_dim, int64_t parts) {
+int64_t bfloat16_scratch(int64_t length, int64_t head_dim, int64_t parts) {
     const int64_t whole = rounded(length, TILED_ROWS) * head_dim * parts;
     const int64_t queries = TILED_QUERIES * (head_dim / 2 * parts + head_dim + 2);
     return whole + queries + parts * WEIGHTS + TILED_ROWS * TILED_KEYS;
 }
 
-static struct tiled_desk furnish_tiles(float *scratch, int64_t length, int64_t head_dim, int64_t parts) {
+static struct tiled_desk furnish_tiles(float *scratch, int64_t length, int64_t head_dim, int64_t parts, bool tiles) {
     const int64_t padded = rounded(length, TILED_ROWS);
-    struct tiled_desk desk = {.parts = parts, .head_dim = head_dim, .part_of_values = padded / 2 * head_dim};
+    struct tiled_desk desk = {.parts = parts, .head_dim = head_dim, .tiles = tiles, .part_of_values = padded / 2 * head_dim};
     desk.keys = (uint32_t *)scratch;
     desk.values = desk.keys + padded / 2 * head_dim * parts;
     desk.queries = desk.values + parts * desk.part_of_values;
@@ -119,11 +121,17 @@ BFLOAT16 static void soften_rows(struct tiled_desk *desk, int64_t first, int64_t
 }
 
 /* Some queries of the desk, from `first` on, with the keys and values from `start` to `stop`. */
-static void mix_by_tiles(struct tiled_desk *desk, int64_t first, int64_t rows, int64_t start, int64_t stop) {
+static void mix_some(struct tiled_desk *desk, int64_t first, int64_t rows, int64_t start, int64_t stop) {
     const int64_t keys = stop - start, head_dim = desk->head_dim, parts = desk->parts, padded = rounded(keys, TILED_ROWS);
     const uint32_t *queries = desk->queries + first * head_dim / 2 * parts, *weights = desk->weights;
     const uint32_t *values = desk->values + start / 2 * head_dim;
     float *mixed = desk->mixed + first * head_dim;
+    if (!desk->tiles) {
+        score_pairs(queries, rows, desk->keys + start * head_dim / 2, padded, head_dim, desk->scores, TILED_KEYS);
+        soften_rows(desk, first, rows, keys);
+        mix_pairs(weights, rows, TILED_KEYS / 2, values, padded, head_dim, mixed);
+        return;
+    }
     for (int64_t k = 0; k < keys; k += TILED_ROWS)
         score_tiles(parts, queries, desk->keys + (start + k) * head_dim / 2 * parts, head_dim, desk->scores + k, TILED_KEYS);
     soften_rows(desk, first, rows, keys);
@@ -146,9 +154,9 @@ AVX512 static void lay_queries(const struct pack *pack, const struct head *head,
     begin(rounded(rows, TILED_ROWS), head_dim, desk->mixed, desk->highest, desk->total);
 }
 
-AVX512 void attend_by_tiles(const struct pack *pack, const struct head *head, int64_t parts, float *scratch) {
+AVX512 void attend_in_bfloat16(const struct pack *pack, const struct head *head, int64_t parts, bool tiles, float *scratch) {
     const int64_t length = head->length, head_dim = head->head_dim;
-    struct tiled_desk desk = furnish_tiles(scratch, length, head_dim, parts);
+    struct tiled_desk desk = furnish_tiles(scratch, length, head_dim, parts, tiles);
     lay_key_tiles(pack, head, &desk);
     lay_value_tiles(head, &desk);
     for (int64_t start = 0; start < length; start += TILED_QUERIES) {
@@ -156,7 +164,7 @@ AVX512 void attend_by_tiles(const struct pack *pack, const struct head *head, in
         lay_queries(pack, head, &desk, start, rows);
         for (int64_t key = 0; key < length; key += TILED_KEYS)
             for (int64_t first = 0; first < rows; first += TILED_ROWS)
-                mix_by_tiles(&desk, first, least(TILED_ROWS, rows - first), key, least(length, key + TILED_KEYS));
+                mix_some(&desk, first, least(TILED_ROWS, rows - first), key, least(length, key + TILED_KEYS));
         hand_over(desk.mixed, desk.total, rows, head_dim, head->mixed + start * head->stride, head->stride);
     }
 }
