@@ -1,12 +1,13 @@
-/* The encoder for processors with AVX2 or AVX-512 VNNI, and with AMX, in 8 bits and in floats: what the files of this folder share, and what
+/* The encoder for processors with AVX2 or AVX-512 VNNI, with AVX512-BF16 and with AMX, in 8 bits and in floats: what the files of this folder share, and what
  * Python calls.
  *
  * In 8 bits the arithmetic is that of quantization.py. Each token has a scale s and a lowest value l, so that x = s q + l with q in 0..255, and
  *
  *     x W^T + b = s (q Q^T) w + b + l c + (x A^T) B^T        c [O]: the sum of each row of W; A, B: a task's low-rank term
  *
- * In floats numbers are multiplied as they are; or each number of x and W is one bfloat16, the nearest; or by AMX two, the second nearest to what the first leaves, so that no more
- * than 2^-17 of it is lost. Their products are added up in float32, but for that of both second parts, which is smaller still:
+ * In floats numbers are multiplied as they are; or each number of x and W is one bfloat16, the nearest; or, by AMX, two, the second nearest to
+ * what the first leaves, so that no more than 2^-17 of it is lost. Their products are added up in float32, but for that of both second
+ * parts, which is smaller still:
  *
  *     x W^T + b = x1 W1^T + x1 W2^T + x2 W1^T + b + (x A^T) B^T
  *

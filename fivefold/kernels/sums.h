@@ -104,12 +104,11 @@ TARGET static void sum_code_block(int64_t rows, const uint8_t *codes, int64_t st
 #if WIDE
 #define FLOAT_ROWS 12
 #define FLOAT_VECTORS 2
-#define FLOATS_CUT 128
 #else
 #define FLOAT_ROWS 6
 #define FLOAT_VECTORS 1
-#define FLOATS_CUT 256
 #endif
+#define FLOATS_CUT 256
 
 /* sums [rows, 16 vectors] += x [rows, n] times weights, [n, 16] for each vector, `column` floats apart. */
 INLINE void sum_column(const int rows, const float *x, int64_t stride, const float *weights, int64_t column, int64_t n, float *into) {
