@@ -1,5 +1,5 @@
-/* The encoder for processors with AVX2 or AVX-512 VNNI, with AVX512-BF16 and with AMX, in 8 bits and in floats: what the files of this folder share, and what
- * Python calls.
+/* The encoder for processors with AVX2 or AVX-512 VNNI, with AVX512-BF16 and with AMX, in 8 bits and in floats: what the files of this folder
+ * share, and what Python calls.
  *
  * In 8 bits the arithmetic is that of quantization.py. Each token has a scale s and a lowest value l, so that x = s q + l with q in 0..255, and
  *
