@@ -63,27 +63,35 @@ def estimate(
         embed(prepare(blocks[0], embedder.tokenizer, settings), embedder, form)  # the first one is slower
     start = time.perf_counter()
     done = [embed(prepare(block, embedder.tokenizer, settings), embedder, form) for block in blocks]
-    return _scaled(plan, blocks, done, time.perf_counter() - start, workers)
+    seconds = time.perf_counter() - start
+    return _scaled(plan, blocks, done, seconds, workers, chunked=settings.chunk_tokens is not None)
 
 
 def _head(block: Block) -> Block:
+    """The first rows that can be used, and as large a share of the others."""
     table = block.table.slice(0, SAMPLED_ROWS)
-    return Block(block.part, table, block.tasks[:SAMPLED_ROWS], [])
+    share = len(table) / len(block.table) if len(block.table) else 1.0
+    return Block(block.part, table, block.tasks[:SAMPLED_ROWS], block.refused[: round(len(block.refused) * share)])
 
 
-def _scaled(plan: Plan, blocks: list[Block], done: list[Embedded], seconds: float, workers: int) -> Estimate:
-    """From the sample to the corpus, by characters: rows may differ in length by orders of magnitude."""
+def _scaled(
+    plan: Plan, blocks: list[Block], done: list[Embedded], seconds: float, workers: int, *, chunked: bool
+) -> Estimate:
+    """From the sample to the corpus: what goes with the length of texts by characters, as rows may differ by orders of
+    magnitude, and what each row has once by rows."""
+    rows = sum(len(block.table) + len(block.refused) for block in blocks)
     sampled = sum(len(text) for block in blocks for text in block.table["text"].to_pylist())
-    factor = sum(part.characters for part in plan.parts) / max(sampled, 1)
+    by_length = sum(part.characters for part in plan.parts) / max(sampled, 1)
+    by_vectors = by_length if chunked else plan.rows / max(rows, 1)
     return Estimate(
         rows=plan.rows,
         parts=len(plan.parts),
-        tokens=round(sum(one.tokens for one in done) * factor),
-        vectors=round(sum(len(one.vectors) for one in done) * factor),
-        seconds=seconds * factor / workers,
-        output_bytes=round(sum(len(encoded(one)) for one in done) * factor),
+        tokens=round(sum(one.tokens for one in done) * by_length),
+        vectors=round(sum(len(one.vectors) for one in done) * by_vectors),
+        seconds=seconds * by_length / workers,
+        output_bytes=round(sum(len(encoded(one)) for one in done) * by_vectors),
         memory_bytes=_peak() * workers,
-        sampled_rows=sum(len(block.table) for block in blocks),
+        sampled_rows=rows,
         failed_in_sample=sum(len(one.failed) for one in done),
     )
 

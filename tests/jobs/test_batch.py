@@ -47,8 +47,13 @@ def test_a_dry_run_estimates_and_writes_nothing(
     before = sorted(tmp_path.iterdir())
     assert batch(corpus, tiny_folder, "--dry-run", "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["rows"], told["parts"], told["vectors"], told["sampled_rows"]) == (11, 3, 10, 10)
-    assert told["seconds"] > 0 and told["output_bytes"] > 10 * 32 * 4 and told["memory_bytes"] > 1e7
+    assert (told["rows"], told["parts"], told["vectors"], told["sampled_rows"]) == (11, 3, 10, 11)
+    assert (
+        told["failed_in_sample"] == 1
+        and told["seconds"] > 0
+        and told["output_bytes"] > 10 * 32 * 4
+        and told["memory_bytes"] > 1e7
+    )
     assert batch(corpus, tiny_folder, "--dry-run", "--workers", "1-4") == 0
     assert "rows      11 in 3 parts" in capsys.readouterr().out and sorted(tmp_path.iterdir()) == before
 
