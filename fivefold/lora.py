@@ -152,7 +152,7 @@ class LoRAEmbedding(LoRALayer):
         """ids [T] -> [T, dim]."""
         y = F.embedding(ids, self.weight) if self.lookup is None else self.lookup(ids)
         for tokens, A, B, scaling in self.terms(task_slices):
-            y[tokens].addmm_(F.embedding(ids[tokens], A).to(y), B, alpha=scaling)  # [t, R] [R, dim]
+            _add_product(y[tokens], F.embedding(ids[tokens], A).to(y), B, scaling)
         return y
 
     @torch.no_grad()
@@ -172,6 +172,19 @@ class LoRAEmbedding(LoRALayer):
         if self.lora_A is not None and self.lora_B is not None:
             self.lora_A.zero_()
             nn.init.normal_(self.lora_B)
+
+
+def _add_product(y: Tensor, left: Tensor, right: Tensor, scaling: float) -> None:
+    """y [t, D] += scaling left [t, R] right [R, D], in place.
+
+    A library's product on a CPU may add up in another order for another t, and vectors are to be the same bits in any batch:
+    so there it is done rank by rank, in the one order there is.
+    """
+    if y.device.type == "cpu" and y.dtype == torch.float32 and not torch.is_grad_enabled():
+        for factor, row in zip(left.T, right, strict=True):
+            y.addcmul_(factor[:, None], row, value=scaling)
+    else:
+        y.addmm_(left, right, alpha=scaling)
 
 
 def _merged(weight: Tensor, delta: Tensor, scaling: float) -> nn.Parameter:

@@ -43,6 +43,17 @@ def test_embedding_adds_each_slice_its_own_term() -> None:
         torch.testing.assert_close(y[s.start : s.stop], table[ids[s.start : s.stop]])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("dim", [16, 384, 1000])
+def test_rows_are_the_same_bits_in_any_batch(dim: int) -> None:
+    """Alone and among others, also in the place of another row."""
+    layer = filled(LoRAEmbedding(50, dim, tasks=2, rank=4, scaling=0.25))
+    ids = torch.arange(300) % 50
+    together = layer(ids, (TaskSlice(0, 0, 101), TaskSlice(1, 101, 300)))
+    for row, task in ((0, 0), (100, 0), (101, 1), (299, 1)):
+        assert torch.equal(layer(ids[row : row + 1], (TaskSlice(task, 0, 1),))[0], together[row])
+
+
 @pytest.mark.parametrize(
     "layer", [LoRALinear(5, 6, tasks=3, rank=2, scaling=0.5), LoRAEmbedding(9, 6, tasks=3, rank=2, scaling=0.5)]
 )

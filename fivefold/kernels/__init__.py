@@ -1,8 +1,8 @@
 """Kernels in C for x86-64: a linear, or all layers of an encoder, in 8 bits or float32 (formulas: kernels.h).
 
 By AVX2, or AVX-512 VNNI where there is that. On processors with AMX products are summed in its tiles: faster; linears in 8 bits
-give the same bits everywhere, attention nearly. Where there is AVX512-BF16 or AMX, floats can be of one bfloat16 for each number;
-by AMX of two, whose sum is the number to 2^-17 of itself.
+give the same bits everywhere, attention nearly. With AVX512-BF16 or AMX floats can be of one bfloat16 for each number; with AMX
+of two, whose sum is the number to 2^-17 of itself.
 
 The library is built when the package is installed, where there is a C compiler (hatch_build.py). It knows nothing of Python and
 is called through ctypes, which lets other threads run meanwhile. Whoever makes a record of tensors keeps the tensors: a record
@@ -135,8 +135,8 @@ class Kernels:
         return bool(self._wide(int(wanted)))
 
     def use_tiles(self, wanted: bool) -> bool:
-        """Use AMX for bytes and one bfloat16 where the processor has it, as at first, or never, in the whole process -> whether it
-        is used from now on."""
+        """Use AMX for bytes and one bfloat16 where the processor has it, as at first, or never, in the whole process -> whether
+        it is used from now on."""
         return bool(self._tiles(int(wanted)))
 
     def use_pairs(self, wanted: bool) -> bool:
