@@ -181,7 +181,8 @@ class Int8Linear(LoRALayer):
 
     def add_term(self, task_id: int, A: Tensor, B: Tensor) -> None:
         """A pair of any rank: A [R, I], B [O, R] with its scaling. The sums of rows stand before B."""
-        self.sides[task_id] = A, torch.cat((self.sums[None], self._ordered(B).T))
+        # A copy: a library may add up in another order where memory lies differently.
+        self.sides[task_id] = A.clone(), torch.cat((self.sums[None], self._ordered(B).T))
 
     def forward(self, x: Tensor, task_slices: TaskSlices) -> Tensor:
         """x [T, I] float32 -> [T, O]."""
