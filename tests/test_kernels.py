@@ -202,12 +202,10 @@ def test_alone_is_the_same_bits_as_in_a_pack(heads: int) -> None:
 @pytest.mark.usefixtures("use")
 def test_from_words_on_alone_is_the_same_bits_as_in_a_pack() -> None:
     """With what tasks make of the words."""
-    own = encoder(config())
-    texts = [toy.sequence([5 + (7 * i + n) % 300 for i in range(n)], n % 6 - 1) for n in LENGTHS]
-    together = pack(sorted(texts, key=lambda text: text.task_id))
+    own, together = encoder(config()), toy.batch(LENGTHS)
     with torch.inference_mode():
         hidden = own(together).split(together.seqlens)
-        for text, found in zip(sorted(texts, key=lambda text: text.task_id), hidden, strict=True):
+        for text, found in zip(toy.sequences(LENGTHS), hidden, strict=True):
             assert torch.equal(own(pack([text])), found)
 
 

@@ -129,7 +129,12 @@ def sequence(ids: list[int], task_id: int = -1, spans: list[tuple[int, int]] | N
     return Sequence(np.array(ids, dtype=np.int32), task_id, np.array(whole, dtype=np.int32))
 
 
-def batch(lengths: tuple[int, ...]) -> PackedBatch:
-    """One text of each length, with all tasks and none."""
+def sequences(lengths: tuple[int, ...]) -> list[Sequence]:
+    """One text of each length, with all tasks and none, by task."""
     texts = [sequence([5 + (7 * i + n) % 300 for i in range(n)], n % 6 - 1) for n in lengths]
-    return pack(sorted(texts, key=lambda text: text.task_id))
+    return sorted(texts, key=lambda text: text.task_id)
+
+
+def batch(lengths: tuple[int, ...]) -> PackedBatch:
+    """Those in one pack."""
+    return pack(sequences(lengths))

@@ -105,6 +105,10 @@ static inline int64_t rounded(int64_t count, int64_t multiple) { return parts(co
 #define SUMMED_ROWS 6 /* tokens whose sums of bytes are in registers together */
 #define BLOCK_ROWS 48 /* tokens of a block */
 
+/* Sums [rows, PANEL] of up to SUMMED_ROWS rows of `steps` lines; `lines` lines are fetched at `ahead` for every word of inputs. */
+typedef void sum_function(int64_t rows, const uint8_t *codes, int64_t stride, const uint8_t *panel, int64_t steps, const uint8_t *ahead,
+                          int64_t lines, void *into);
+
 struct head;
 struct vectors {
     /* Whether this processor has these. */
@@ -117,10 +121,8 @@ struct vectors {
     void (*project_codes)(const struct linear *linear, const struct codes *into, int64_t first, int64_t stop);
     /* LayerNorm of x + y [n] each; `into` may be x. */
     void (*add_and_normalize)(const struct norm *norm, const float *x, const float *y, int64_t n, float *into);
-    /* Sums [rows, PANEL] of up to SUMMED_ROWS rows of `steps` lines; `lines` lines are fetched at `ahead` for every four inputs. Or of up to
-     * BLOCK_ROWS rows. Vectors have the one or the other. */
-    void (*sum_codes)(int64_t rows, const uint8_t *codes, int64_t stride, const uint8_t *panel, int64_t steps, const uint8_t *ahead,
-                      int64_t lines, void *into);
+    /* As that type says, of bytes. Or of up to BLOCK_ROWS rows. Vectors have the one or the other. */
+    sum_function *sum_codes;
     void (*sum_code_block)(int64_t rows, const uint8_t *codes, int64_t stride, const uint8_t *panel, int64_t steps, const uint8_t *next,
                            int32_t *into);
     /* Sums [rows, PANEL] of up to BLOCK_ROWS rows of n floats. */
@@ -165,9 +167,8 @@ void multiply(const struct linear *linear, const struct codes *in, int64_t token
 bool pairs_there(void);
 /* Whether attention is of bfloat16 where linears are of bytes or of one part. */
 bool pairs_in_use(void);
-/* As `sum_codes`, of rows of one part. */
-void sum_pairs(int64_t rows, const uint8_t *codes, int64_t stride, const uint8_t *panel, int64_t steps, const uint8_t *ahead, int64_t lines,
-               void *into);
+/* Of rows of one part. */
+sum_function sum_pairs;
 /* As `score_tiles` and `mix_tiles`, of one part and all keys of a block: scores [rows, count] of queries [rows, H], and of `rows` weights. Rows
  * are rounded up to a multiple of four, keys to one of TILED_ROWS. */
 void score_pairs(const uint32_t *queries, int64_t rows, const uint32_t *keys, int64_t count, int64_t head_dim, float *into,

@@ -24,17 +24,12 @@ bool pairs_there(void) { return there && vectors == &avx512; }
 
 bool pairs_in_use(void) { return pairs_there() && wanted; }
 
-#define SUM_WORDS sum_words
+#define SUM_WORDS sum_pairs
 #define WORDS_TARGET BFLOAT16
 #define SUMS __m512
 #define NO_SUMS _mm512_setzero_ps()
 #define ADD_WORDS ADD_PAIRS
 #include "words.h"
-
-void sum_pairs(int64_t rows, const uint8_t *codes, int64_t stride, const uint8_t *panel, int64_t steps, const uint8_t *ahead, int64_t lines,
-               void *into) {
-    sum_words(rows, codes, stride, panel, steps, ahead, lines, into);
-}
 
 /* sums [SQUARE, 16 columns], rows `into_stride` apart, (+)= left [SQUARE, n] right [n, columns, 16], all in words, vectors of a column
  * `column` words apart. */

@@ -68,8 +68,7 @@ static void multiply_by_blocks(const struct unit *unit) {
 static void multiply_by_vectors(const struct unit *unit) {
     const int64_t sharing = least(4, parts(unit->stop - unit->start, SUMMED_ROWS));
     const int64_t steps = steps_of(unit->linear), size = steps * LINE * PANEL;
-    void (*const sum)(int64_t, const uint8_t *, int64_t, const uint8_t *, int64_t, const uint8_t *, int64_t, void *) =
-        unit->linear->form == BYTES ? vectors->sum_codes : sum_pairs;
+    sum_function *const sum = unit->linear->form == BYTES ? vectors->sum_codes : sum_pairs;
     int32_t sums[SUMMED_ROWS * PANEL]; /* or floats */
     for (int64_t row = unit->start, group = 0; row < unit->stop; row += SUMMED_ROWS, group++) {
         const int64_t rows = least(SUMMED_ROWS, unit->stop - row), line = least(4, 4 * group / sharing);

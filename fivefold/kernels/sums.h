@@ -12,6 +12,7 @@
 
 #if WIDE
 
+static sum_function sum_codes;
 #define SUM_WORDS sum_codes
 #define WORDS_TARGET TARGET
 #define SUMS __m512i

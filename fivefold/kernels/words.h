@@ -1,17 +1,14 @@
 /* Sums of products by vectors of 512 bits: up to SUMMED_ROWS tokens by a panel, in registers, while inputs pass by a word at a time, which
- * is four bytes or two bfloat16. Whoever includes this says which: the function's name (SUM_WORDS), what it needs of the processor
+ * is four bytes or two bfloat16. Whoever includes this says which: the name of a function it has declared (SUM_WORDS), what it needs of the processor
  * (WORDS_TARGET), and of the vectors of its sums their type (SUMS), one without anything (NO_SUMS) and how products are added to it
  * (ADD_WORDS).
  */
 #define VECTORS (PANEL / LANES)
 #define HALF 2 /* vectors of half a panel */
-#define JOINED_NAME(a, b) a##b
-#define NAMED(a, b) JOINED_NAME(a, b)
-#define SUM_ROWS NAMED(SUM_WORDS, _of_rows)
 
-WORDS_TARGET static inline __attribute__((always_inline)) void SUM_ROWS(const int rows, const uint8_t *codes, int64_t stride,
-                                                                        const uint8_t *panel, int64_t steps, const uint8_t *ahead,
-                                                                        int64_t lines, void *into) {
+WORDS_TARGET static inline __attribute__((always_inline)) void sum_words(const int rows, const uint8_t *codes, int64_t stride,
+                                                                         const uint8_t *panel, int64_t steps, const uint8_t *ahead,
+                                                                         int64_t lines, void *into) {
     SUMS sums[SUMMED_ROWS][VECTORS];
     const uint8_t *row[SUMMED_ROWS];
     const int64_t half = steps * HALF * TILE_BYTES;
@@ -39,21 +36,18 @@ WORDS_TARGET static inline __attribute__((always_inline)) void SUM_ROWS(const in
 }
 
 /* For a number of rows that is known only here; its loops need all registers. */
-WORDS_TARGET static void SUM_WORDS(int64_t rows, const uint8_t *codes, int64_t stride, const uint8_t *panel, int64_t steps,
-                                   const uint8_t *ahead, int64_t lines, void *into) {
+WORDS_TARGET void SUM_WORDS(int64_t rows, const uint8_t *codes, int64_t stride, const uint8_t *panel, int64_t steps, const uint8_t *ahead,
+                            int64_t lines, void *into) {
     switch (rows) {
-    case 1: SUM_ROWS(1, codes, stride, panel, steps, ahead, lines, into); break;
-    case 2: SUM_ROWS(2, codes, stride, panel, steps, ahead, lines, into); break;
-    case 3: SUM_ROWS(3, codes, stride, panel, steps, ahead, lines, into); break;
-    case 4: SUM_ROWS(4, codes, stride, panel, steps, ahead, lines, into); break;
-    case 5: SUM_ROWS(5, codes, stride, panel, steps, ahead, lines, into); break;
-    default: SUM_ROWS(SUMMED_ROWS, codes, stride, panel, steps, ahead, lines, into);
+    case 1: sum_words(1, codes, stride, panel, steps, ahead, lines, into); break;
+    case 2: sum_words(2, codes, stride, panel, steps, ahead, lines, into); break;
+    case 3: sum_words(3, codes, stride, panel, steps, ahead, lines, into); break;
+    case 4: sum_words(4, codes, stride, panel, steps, ahead, lines, into); break;
+    case 5: sum_words(5, codes, stride, panel, steps, ahead, lines, into); break;
+    default: sum_words(SUMMED_ROWS, codes, stride, panel, steps, ahead, lines, into);
     }
 }
 
-#undef SUM_ROWS
-#undef NAMED
-#undef JOINED_NAME
 #undef HALF
 #undef VECTORS
 #undef ADD_WORDS
