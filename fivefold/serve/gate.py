@@ -74,9 +74,10 @@ class Keys:
         if not self._digests:
             return
         scheme, _, key = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
+        key = key.strip(" \t")  # no others: the last byte of a letter may be one of latin-1's spaces
+        if scheme.lower() != "bearer" or not key:
             raise AccessError("this server needs a key: send the header 'Authorization: Bearer KEY'")
-        digest = hashlib.sha256(key.strip().encode("latin-1")).digest()  # the bytes as they came
+        digest = hashlib.sha256(key.encode("latin-1")).digest()  # the bytes as they came
         if not any([hmac.compare_digest(digest, known) for known in self._digests]):  # a list: compare with all
             raise AccessError("the key in the Authorization header is not one of this server's")
 
@@ -182,7 +183,7 @@ class Visit:
     async def read(self, limit: int, seconds: float) -> None:
         """Read the whole body, at most `limit` bytes within `seconds`."""
         announced = self.header(b"content-length")
-        if announced.isdigit() and int(announced[:20]) > limit:
+        if announced.isdecimal() and int(announced[:20]) > limit:
             raise TooLargeError(f"the body has {announced[:20]} bytes, the limit is {limit}; send it in parts")
         try:
             self._body = await asyncio.wait_for(self._whole(limit), seconds)
