@@ -14,7 +14,7 @@ from fivefold.serve.intake import Input
 
 _TASK = {"anyOf": [{"type": "string"}, {"type": "null"}]}
 _OBJECT = {"type": "object", "properties": {"text": {"type": "string"}, "task": _TASK}, "required": ["text"]}
-_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 _ONE = [{"type": "string"}, _OBJECT]
 INPUT_SCHEMA = {
     "anyOf": [*_ONE, _IDS, {"type": "array", "items": {"anyOf": [*_ONE, _IDS]}}],
@@ -23,6 +23,7 @@ INPUT_SCHEMA = {
 FIRST_WRONG = Field(fail_fast=True)
 """Of a list stop at the first wrong item: pydantic would describe them all, and a body may hold millions."""
 WRONG_INPUT = 'must be a string, {"text": ...}, a list of token ids, or a list of these'
+WRONG_TEXT = 'must be a string or {"text": ...}'
 
 
 def inputs_of(value: Any) -> list[Input]:
@@ -39,9 +40,11 @@ def _input(value: Any, name: str) -> Input:
         return Input(value)
     if isinstance(value, dict):
         text, task = value.get("text"), value.get("task")
-        if isinstance(text, str) and (task is None or isinstance(task, str)):
-            return Input(text, task)
-        raise ValueError(f"{name} is an object without a string in 'text'; only text can be embedded")
+        if not isinstance(text, str):
+            raise ValueError(f"{name} is an object without a string in 'text'; only text can be embedded")
+        if not (task is None or isinstance(task, str)):
+            raise ValueError(f"{name} has no string in 'task'; name one of the model's tasks, or leave it out")
+        return Input(text, task)
     if isinstance(value, list) and _is_ids(value):
         return Input(value)
     raise ValueError(f"{name} {WRONG_INPUT}")
@@ -56,10 +59,21 @@ def _strings_of(value: Any) -> list[str]:
     """Documents and the like: strings or {"text"} objects."""
     if not isinstance(value, list):
         raise ValueError("must be a list of strings")
-    found = [_input(item, f"item {number}").content for number, item in enumerate(value)]
-    if not all(isinstance(item, str) for item in found):
-        raise ValueError("must be a list of strings")
-    return [item for item in found if isinstance(item, str)]
+    return [_string(item, f"item {number}") for number, item in enumerate(value)]
+
+
+def _string(value: Any, name: str) -> str:
+    found = _input(value, name).content if isinstance(value, str | dict) else None
+    if not isinstance(found, str):
+        raise ValueError(f"{name} {WRONG_TEXT}")
+    return found
+
+
+def _number(value: Any) -> Any:
+    """Pydantic takes true for 1, which as a number of dimensions is another vector."""
+    if isinstance(value, bool):
+        raise ValueError("must be an integer, not true or false")
+    return value
 
 
 Inputs = Annotated[list[Input], BeforeValidator(inputs_of), WithJsonSchema(INPUT_SCHEMA)]
@@ -68,6 +82,8 @@ Strings = Annotated[
     BeforeValidator(_strings_of),
     WithJsonSchema({"type": "array", "items": {"anyOf": _ONE}}),
 ]
+Whole = Annotated[int, BeforeValidator(_number)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_number)]
 
 
 class Request(BaseModel):
@@ -84,7 +100,7 @@ class EmbeddingsRequest(Request):
     task: str | Annotated[list[str | None], FIRST_WRONG] | None = Field(
         None, description="Adapter for all inputs, or a list with one for each (our extension); null is none."
     )
-    dimensions: int | None = Field(None, description="Keep the first dimensions; the cut vector is normalised again.")
+    dimensions: Whole | None = Field(None, description="Keep the first dimensions; the cut vector is normalised again.")
     normalized: bool | None = Field(None, description="Unit length; true by default.")
     truncate: bool | None = Field(
         None, description="Cut inputs that are too long; false by default, which refuses them."
@@ -104,8 +120,9 @@ class EmbeddingsRequest(Request):
 
     @property
     def encoding(self) -> str | list[str]:
-        """The encoding asked for, whichever name it came under."""
-        return self.embedding_type or self.encoding_type or self.encoding_format or "float"
+        """The encoding asked for, whichever name it came under; of a list each once, for the answer has a key for each."""
+        asked = self.embedding_type or self.encoding_type or self.encoding_format or "float"
+        return asked if isinstance(asked, str) else list(dict.fromkeys(asked))
 
 
 class Usage(BaseModel):
@@ -140,7 +157,7 @@ class EmbedRequest(Request):
     truncation_direction: Literal["left", "Left", "right", "Right"] | None = None
     prompt_name: str | None = Field(None, description="A task's name: adapter and prompt.")
     normalize: bool | None = None
-    dimensions: int | None = None
+    dimensions: Whole | None = None
 
     @property
     def from_left(self) -> bool:
@@ -225,10 +242,10 @@ class ClassifyRequest(Request):
 class RerankRequest(Request):
     """Documents in order of their cosine with the query."""
 
-    query: Annotated[str, BeforeValidator(lambda value: _strings_of([value])[0])]
+    query: Annotated[str, BeforeValidator(lambda value: _string(value, "it"))]
     documents: Strings
     model: str | None = None
-    top_n: int | None = Field(None, ge=1)
+    top_n: Count | None = None
     return_documents: bool | None = None
     truncate: bool | None = None
 
@@ -237,7 +254,7 @@ class SegmentRequest(Request):
     """A text to cut into chunks at paragraphs, sentences and words."""
 
     content: str
-    chunk_tokens: int | None = Field(None, ge=1, description="Longest chunk in tokens of this model; 256 by default.")
+    chunk_tokens: Count | None = Field(None, description="Longest chunk in tokens of this model; 256 by default.")
     return_chunks: bool | None = Field(None, description="Also send the chunks' texts; true by default.")
 
 
