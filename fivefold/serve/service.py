@@ -112,8 +112,8 @@ class Service:
         self.intake.close()
 
     def task(self, name: str | None) -> str | None:
-        """A checked task name; raises UnknownTaskError."""
-        found = TASK_ALIASES.get(name, name) if name else None
+        """A checked task name, the model's own before an alias; raises UnknownTaskError."""
+        found = (name if name in self.embedder.tasks else TASK_ALIASES.get(name, name)) if name else None
         self.embedder.config.task_id(found)
         return found
 
@@ -171,6 +171,7 @@ class Service:
                 "inputs",
             )
         found = await self.scheduler.pooled(self.intake.every_token(prepared.sequences))
+        self._count(inputs)
         return np.split(found.rows, np.cumsum(lengths)[:-1]) if lengths else []
 
     async def offload(self, size: int, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -185,9 +186,12 @@ class Service:
         if not len(rows):
             rows = np.empty((0, self.embedder.dimensions), dtype=np.float32)
         vectors = await self.offload(rows.size, _formed, rows, prepared.order, dims, normalized)
+        self._count(inputs)
+        return Embedded(vectors, prepared.tokens, len(inputs), pooled.queue_seconds, pooled.compute_seconds)
+
+    def _count(self, inputs: list[Input]) -> None:
         for task, count in Counter(item.task or "none" for item in inputs).items():
             self.metrics.inputs.labels(task).inc(count)
-        return Embedded(vectors, prepared.tokens, len(inputs), pooled.queue_seconds, pooled.compute_seconds)
 
 
 def _formed(rows: FloatArray, order: list[int] | None, dims: int, normalized: bool) -> FloatArray:
