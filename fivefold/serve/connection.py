@@ -66,11 +66,23 @@ class Connection(H11Protocol):
             super().shutdown()
 
     def _keep_time(self) -> None:
-        """The clock runs while no request is being answered, also where a refused one still sends its body."""
+        """The clock runs while no request is being answered, also where a refused one still sends its body. When that has
+        ended it is uvicorn's keep-alive time again, which uvicorn itself begins with answers only.
+        """
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_time()
+        elif self._between_requests():
+            self._stop_time()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
         elif self._deadline is None:
             self._deadline = self.loop.call_later(self._head_seconds, self.transport.close)
+
+    def _between_requests(self) -> bool:
+        """Whether one request is over, its body too, and nothing of another has come."""
+        over = self.cycle is not None and self.conn.our_state is self.conn.their_state  # both may begin the next
+        return over and not self.conn.trailing_data[0]
 
     def _stop_time(self) -> None:
         if self._deadline is not None:
