@@ -33,6 +33,11 @@ class Line:
         self.writer.write(request)
         return await asyncio.wait_for(self.reader.readuntil(END), 10)
 
+    @property
+    def over(self) -> bool:
+        """Whether the server has closed, in peace or, where it had not read all, with a reset."""
+        return self.reader.at_eof() or self.writer.is_closing()
+
     async def closed(self) -> bytes:
         """What still comes until the server closes."""
         return await asyncio.wait_for(self.reader.read(), 10)
@@ -51,7 +56,7 @@ def play(scene: Callable[[Callable[[], Awaitable[Line]]], Awaitable[None]], *, s
     async def work() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: failures.append(context))
-        config = Config(app, log_config=None, access_log=False, ws="none", timeout_keep_alive=5)
+        config = Config(app, log_config=None, access_log=False, ws="none", timeout_keep_alive=60)
         config.load()
         made: list[Connection] = []
 
@@ -110,7 +115,7 @@ def test_more_of_a_head_gives_it_no_more_time() -> None:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         line.writer.write(b"GET / HTTP/1.1\r\n")
-        while not line.reader.at_eof() and loop.time() - begun < 10:
+        while not line.over and loop.time() - begun < 10:
             line.writer.write(b"X: y\r\n")
             await asyncio.sleep(0.02)
         assert HEAD_SECONDS * 0.9 < loop.time() - begun < 10
@@ -131,6 +136,18 @@ def test_a_head_that_came_in_pieces_leaves_no_clock_behind() -> None:
     play(scene, seconds=HEAD_SECONDS * 1.5)
 
 
+def test_who_leaves_half_way_leaves_no_clock_behind() -> None:
+    async def scene(call: Callable[[], Awaitable[Line]]) -> None:
+        line = await call()
+        line.writer.write(GET[:9])
+        line.writer.close()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert line.served.transport.is_closing() and line.served._deadline is None
+
+    play(scene)
+
+
 def test_a_refused_body_has_no_more_time_than_a_head() -> None:
     """Its answer is out, so nobody else would end it."""
 
@@ -140,7 +157,7 @@ def test_a_refused_body_has_no_more_time_than_a_head() -> None:
         for _ in range(500):
             line.writer.write(b"x")
             await asyncio.sleep(0.01)
-            if line.reader.at_eof():
+            if line.over:
                 return
         raise AssertionError("the connection is still open")
 
@@ -153,7 +170,9 @@ def test_a_refused_body_that_has_come_to_its_end_leaves_the_connection_as_any_ot
     async def scene(call: Callable[[], Awaitable[Line]]) -> None:
         line = await call()
         assert b" 401 " in await line.ask(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx")
-        line.writer.write(b"x" * 8)
+        for _ in range(2):
+            line.writer.write(b"x" * 4)
+            await asyncio.sleep(0.02)
         await asyncio.sleep(LONGER)
         assert b" 200 " in await line.ask()
         assert line.served.timeout_keep_alive_task is not None

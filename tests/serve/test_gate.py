@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
@@ -314,6 +314,8 @@ def test_a_failure_after_the_answer_began_is_logged_and_not_answered_again(
 
 
 @given(st.binary(max_size=140))
+@example(b"x" * 128)
+@example(b"x" * 129)
 def test_an_id_is_the_callers_or_a_new_one_and_the_same_everywhere(given_id: bytes) -> None:
     """In the headers it must be one word of ASCII, or whoever sends an id could write headers."""
     found, body = asyncio.run(Door(None).visit(x_request_id=given_id.decode("latin-1")))

@@ -29,10 +29,11 @@ class Held:
     """A backend whose batches wait until it is let go."""
 
     def __init__(self, backend: Any) -> None:
-        self.backend, self.go = backend, threading.Event()
+        self.backend, self.go, self.begun = backend, threading.Event(), threading.Event()
         self.go.set()
 
     def hidden_states(self, batch: PackedBatch) -> torch.Tensor:
+        self.begun.set()
         assert self.go.wait(20)
         hidden: torch.Tensor = self.backend.hidden_states(batch)
         return hidden
@@ -171,14 +172,14 @@ def test_tokens_of_one_answer_are_bounded_and_counted_as_texts(begin: Callable[.
     embedder = toy.embedder()
     texts = ["a fox", "", "der Hund", "fox dog river bank over the lazy dog"]
     lengths = [len(embedder.tokenizer.tokens(text, None).input_ids) for text in texts]
-    service = begin(embedder, max_input_length=sum(lengths))
+    service, narrow = (begin(embedder, max_input_length=sum(lengths) - n) for n in (0, 1))
     rows = run(service.embed_tokens(inputs(*texts), truncate=False, from_left=False))
     assert [len(part) for part in rows] == lengths
     assert counted(service) == {"none": 4.0}
-    with pytest.raises(TooLargeError, match=f"{sum(lengths) + 2} tokens.*limit is {sum(lengths)} ") as refused:
-        run(service.embed_tokens(inputs(*texts, ""), truncate=False, from_left=False))
+    with pytest.raises(TooLargeError, match=f"{sum(lengths)} tokens.*limit is {sum(lengths) - 1} ") as refused:
+        run(narrow.embed_tokens(inputs(*texts), truncate=False, from_left=False))
     assert refused.value.param == "inputs"
-    assert counted(service) == {"none": 4.0}, "what is refused was not read"
+    assert counted(narrow) == {}, "what is refused was not read"
 
 
 def test_calls_of_every_kind_together_get_each_their_own(begin: Callable[..., Service]) -> None:
@@ -206,9 +207,12 @@ def test_who_leaves_is_not_counted_and_leaves_nothing_behind(begin: Callable[...
     held = Held(embedder.backend)
     service = begin(Embedder(held, embedder.tokenizer, model_name="toy", max_batch_tokens=256))
     held.go.clear()
+    held.begun.clear()
 
     async def scene() -> None:
-        calls = [asyncio.create_task(service.embed(inputs("a fox", "der Hund"))) for _ in range(4)]
+        calls = [asyncio.create_task(service.embed(inputs("a fox", "der Hund")))]
+        assert await asyncio.to_thread(held.begun.wait, 10)
+        calls += [asyncio.create_task(service.embed(inputs("a fox"))) for _ in range(3)]
         while service.scheduler.queued_requests < 3:
             await asyncio.sleep(0.001)
         for call in calls[1:]:
