@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -84,15 +83,6 @@ def play(scene: Callable[[Callable[[], Awaitable[Line]]], Awaitable[None]], *, s
 
     asyncio.run(asyncio.wait_for(work(), 30))
     assert not failures
-
-
-def test_an_answer_may_take_longer_than_a_head() -> None:
-    async def scene(call: Callable[[], Awaitable[Line]]) -> None:
-        line = await call()
-        assert b" 200 " in await line.ask()
-        assert b" 200 " in await line.ask()
-
-    play(scene, seconds=HEAD_SECONDS * 1.5)
 
 
 def test_between_two_requests_there_is_no_hurry_but_in_the_second_ones_head_there_is() -> None:
@@ -198,12 +188,3 @@ def test_an_idle_connection_hears_the_end_late_and_a_busy_one_after_its_answer(m
 
     monkeypatch.setattr(module, "LAST_CALL_SECONDS", 0.25)
     play(scene)
-
-
-def test_the_kernel_watches_an_answer_that_is_not_read() -> None:
-    async def scene(call: Callable[[], Awaitable[Line]]) -> None:
-        raw = (await call()).served.transport.get_extra_info("socket")
-        assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == module.UNREAD_SECONDS * 1000
-
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        play(scene)

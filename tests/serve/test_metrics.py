@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fivefold.serve.metrics import Metrics
@@ -86,12 +88,16 @@ def test_every_request_is_counted_once_in_each_place(serve: Callable[..., Any]) 
     assert total(page, "requests_in_flight") == 1  # the one that asks
 
 
-def test_whatever_strangers_type_makes_no_series_and_is_in_none(serve: Callable[..., Any]) -> None:
+def test_whatever_strangers_type_makes_no_series_and_is_in_none(
+    serve: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor in a line of the log, but for the request's id, which is theirs."""
+    caplog.set_level(logging.DEBUG, "fivefold.serve")
     server = serve(keys=(KEY,))
 
     def after(word: str) -> str:
         for path, body in wild(word):
-            headers = {"authorization": f"Bearer {KEY}", "x-request-id": quote(word)}
+            headers = {"authorization": f"Bearer {KEY}", "x-request-id": "r1"}
             server.post(path, content=json.dumps(body).encode(), headers=headers)
             server.post(path, body, headers={"authorization": f"Bearer {quote(word)}"})
         return str(server.get("/metrics").text)
@@ -99,6 +105,7 @@ def test_whatever_strangers_type_makes_no_series_and_is_in_none(serve: Callable[
     first, second = after(SECRET), after(SECRET + '\n"} 1')
     assert set(ours(first)) == set(ours(second))
     assert SECRET not in second and KEY not in second
+    assert caplog.records and all(SECRET not in str(vars(r)) and KEY not in str(vars(r)) for r in caplog.records)
 
 
 def test_the_queue_is_read_when_somebody_looks() -> None:
@@ -128,16 +135,3 @@ def test_servers_in_one_process_count_by_themselves() -> None:
     one.left.inc()
     assert total(one.page().decode(), "clients_left_total") == 1
     assert total(other.page().decode(), "clients_left_total") == 0
-
-
-def test_names_of_any_form_can_be_read_again() -> None:
-    """A model's and a task's name are an operator's words: quotes, ends of lines, other scripts."""
-    metrics = Metrics()
-    names = ['say "hi"', "a\nb", "c:\\models\\v3", "исследование", "}"]
-    metrics.name_tasks(names)
-    for name in names:
-        metrics.build.labels("1", name).set(1)
-    found = ours(metrics.page().decode())
-    for name in names:
-        assert found["fivefold_inputs_total", frozenset({("task", name)})] == 0
-        assert found["fivefold_build_info", frozenset({("version", "1"), ("model", name)})] == 1

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from fivefold.serve.intake import Input
 from fivefold.serve.schema import (
     INPUT_SCHEMA,
     ClassifyRequest,
@@ -87,12 +86,6 @@ def test_a_list_is_its_items_one_by_one(given_items: list[Any]) -> None:
     assert inputs_of(found) == found, "what is parsed already stays as it is"
 
 
-@given(ids)
-def test_a_list_of_ids_is_one_text_and_a_list_of_lists_several(given_ids: list[int]) -> None:
-    assert inputs_of(given_ids) == [Input(given_ids)]
-    assert inputs_of([given_ids, given_ids]) == [Input(given_ids)] * 2
-
-
 @given(
     before=st.lists(items, max_size=5),
     wrong=values.filter(lambda v: not taken([v])),
@@ -165,12 +158,3 @@ def test_labels_are_groups_and_none_is_empty() -> None:
         assert "at least one label, in every group" in told(ClassifyRequest, input="a", labels=labels)
     for labels in (3, "x", [["x"]], {"tone": "z"}, {"tone": ["z", None]}):
         assert "list of strings, or an object of such lists" in told(ClassifyRequest, input="a", labels=labels)
-
-
-@pytest.mark.parametrize(
-    ("given_side", "left"), [("left", True), ("Left", True), ("right", False), ("Right", False), (None, False)]
-)
-def test_a_text_loses_its_beginning_only_where_that_is_asked_for(given_side: str | None, left: bool) -> None:
-    """TEI writes its directions with a capital."""
-    assert EmbedRequest.model_validate({"inputs": "a", "truncation_direction": given_side}).from_left is left
-    assert "left" in told(EmbedRequest, inputs="a", truncation_direction="LEFT")

@@ -14,14 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fivefold import Embedder
-from fivefold.errors import DimensionError, UnknownTaskError
+from fivefold.errors import UnknownTaskError
 from fivefold.packing import PackedBatch
 from fivefold.serve.failures import RequestError, TooLargeError, UnavailableError, UnknownModelError
 from fivefold.serve.intake import Input
 from fivefold.serve.limits import Limits
 from fivefold.serve.metrics import Metrics
 from fivefold.serve.service import _INLINE, Names, Service, _formed
-from fivefold.vectors import FloatArray
 from tests import toy
 
 
@@ -132,13 +131,6 @@ def test_a_task_of_the_models_own_is_not_taken_for_another_name_of_one() -> None
 # rows to vectors
 
 
-def test_dimensions_are_bounded_by_the_model() -> None:
-    assert [PLAIN.dimensions(asked) for asked in (None, 1, 32)] == [32, 1, 32]
-    for asked in (0, -1, 33, 10**30):
-        with pytest.raises(DimensionError, match=f"from 1 to 32, got {asked}"):
-            PLAIN.dimensions(asked)
-
-
 @given(order=st.integers(1, 12).flatmap(lambda n: st.permutations(range(n))), dims=st.integers(1, 4))
 def test_rows_go_where_they_belong(order: list[int], dims: int) -> None:
     """`order` says where in the answer each row of the model goes."""
@@ -159,14 +151,6 @@ def test_no_input_is_no_row_of_the_right_width(begin: Callable[..., Service]) ->
     assert counted(service) == {}
 
 
-def test_late_chunks_of_two_tasks_are_refused_and_of_one_are_not(begin: Callable[..., Service]) -> None:
-    service = begin()
-    with pytest.raises(RequestError, match="one task"):
-        run(service.embed_late([Input("a", "separation"), Input("b")], windows=False))
-    found = run(service.embed_late(inputs("a", "b", task="separation"), windows=False))
-    assert found.vectors.shape == (2, 32) and counted(service) == {"separation": 2.0}
-
-
 def test_tokens_of_one_answer_are_bounded_and_counted_as_texts(begin: Callable[..., Service]) -> None:
     """A state for each token is a hundred times a vector's answer; the bound is reached, not passed."""
     embedder = toy.embedder()
@@ -180,26 +164,6 @@ def test_tokens_of_one_answer_are_bounded_and_counted_as_texts(begin: Callable[.
         run(narrow.embed_tokens(inputs(*texts), truncate=False, from_left=False))
     assert refused.value.param == "inputs"
     assert counted(narrow) == {}, "what is refused was not read"
-
-
-def test_calls_of_every_kind_together_get_each_their_own(begin: Callable[..., Service]) -> None:
-    service = begin(max_batch_tokens=32)
-    texts = toy.TEXTS[:6]
-
-    async def vectors(number: int) -> FloatArray:
-        item, tasks = Input(texts[number % 6]), [None, "separation", "retrieval.query"]
-        if number % 3 == 0:
-            return (await service.embed(service.with_tasks([item], tasks[number % 2]), dimensions=8)).vectors
-        if number % 3 == 1:
-            chunks = service.with_tasks([item, Input("a fox")], tasks[number % 2 + 1])
-            return (await service.embed_late(chunks, windows=False)).vectors
-        return (await service.embed_tokens([item], truncate=True, from_left=False))[0]
-
-    async def together() -> list[FloatArray]:
-        return list(await asyncio.gather(*(vectors(number) for number in range(36))))
-
-    for number, found in enumerate(run(together())):
-        np.testing.assert_allclose(found, run(vectors(number)), atol=2e-6)
 
 
 def test_who_leaves_is_not_counted_and_leaves_nothing_behind(begin: Callable[..., Service]) -> None:
@@ -248,14 +212,3 @@ def test_little_work_is_done_at_once_and_much_elsewhere(begin: Callable[..., Ser
 
     assert run(thread(_INLINE)) == threading.current_thread().name
     assert run(thread(_INLINE + 1)).startswith("fivefold-tokenize")
-
-
-def test_a_failure_is_the_callers_wherever_the_work_was_done(begin: Callable[..., Service]) -> None:
-    service = begin()
-
-    def fails() -> None:
-        raise DimensionError("33")
-
-    for size in (1, _INLINE + 1):
-        with pytest.raises(DimensionError, match="33"):
-            run(service.offload(size, fails))
