@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from fivefold import Embedder
 from fivefold.config import TASKS
@@ -53,9 +54,11 @@ def test_the_matrix_has_each_adapter_once_under_its_own_name() -> None:
     assert {way.adapters for way in ways} == {None, (None, None), *((task, task) for task in PROMPTS)}
 
 
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("said", [QUERY, PASSAGE, None, "separation"])
 def test_a_voice_changes_the_prompt_of_its_adapter_and_nothing_else(said: str | None, embedder: Embedder) -> None:
     """Against a model without prompts that is given them as text."""
+    torch.set_num_threads(1)
     before = embedder.encode(toy.TEXTS[:3], task=QUERY)
     spoken = voiced(embedder, Side(QUERY, said))
     silent = voiced(embedder, Side(QUERY, None))
