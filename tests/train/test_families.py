@@ -157,7 +157,7 @@ def test_a_teacher_reads_passages_as_such_and_no_scored_pairs(family: str, tmp_p
         "pairs": [Pair("en", r.query, r.passage, "", (f"not {r.query}",)) for r in ROWS["pairs"]]
     }  # type: ignore[union-attr]
     if family == "text-matching":
-        sets["scored"] = ROWS["scored"]
+        sets["scored"] = [Graded("en", a, b, 0.5) for a, b in zip(TEXTS[20:24], TEXTS[24:28], strict=True)]
     fit_family(
         toy.encoder(toy.config(hidden_dropout_prob=0.0)),
         toy.rust_tokenizer(),
