@@ -68,7 +68,9 @@ def _json(query: str, hits: list[Hit]) -> str:
     found = []
     for hit in hits:
         rest = {name: value for name, value in hit.columns.items() if name != "document"}
-        found.append({"score": round(hit.score, 6), "source": _source(hit), **rest})
+        own = {"score": round(hit.score, 6), "source": _source(hit)}
+        theirs = {name: rest.pop(name) for name in own if name in rest}  # the rows' own columns of these names
+        found.append({**own, **rest, **({"columns": theirs} if theirs else {})})
     return json.dumps({"query": query, "hits": found}, ensure_ascii=False, default=str)
 
 

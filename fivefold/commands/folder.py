@@ -112,12 +112,20 @@ def read_cutting(folder: Path) -> Cutting:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Only one process changes an index at a time; another is refused at once."""
-    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except Timeout:
         raise InputError(f"another fivefold is changing the index {folder}; wait until it is done") from None
+    except OSError as error:
+        raise InputError(
+            f"cannot write an index to {folder}: {error.strerror or error}; name another --index"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _unreadable(folder: Path) -> InputError:

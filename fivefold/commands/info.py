@@ -14,11 +14,13 @@ from safetensors import SafetensorError, safe_open
 
 from fivefold import __version__
 from fivefold.commands.loading import resolve_folder
+from fivefold.compact import INT4
 from fivefold.config import ModelConfig
 from fivefold.errors import CheckpointError
 from fivefold.quantization import choose
 
-_LICENCE_LINE = re.compile(r"^license:\s*(\S+)\s*$", re.MULTILINE)
+_FRONT_MATTER = re.compile(r"\A\ufeff?---\s*\n(.*?)^---\s*$", re.MULTILINE | re.DOTALL)
+_LICENCE_LINE = re.compile(r"^license:[ \t]*[\"']?([^\s\"'#][^\"'#\n]*?)[\"']?[ \t]*(?:#.*)?$", re.MULTILINE)
 _UNITS = ("B", "kB", "MB", "GB")
 
 
@@ -64,26 +66,35 @@ def _device() -> str:
 def _licence(folder: Path) -> str:
     """The licence the model card states in its front matter."""
     card = folder / "README.md"
-    found = _LICENCE_LINE.search(card.read_text(encoding="utf-8")) if card.is_file() else None
+    front = _FRONT_MATTER.match(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
+    found = _LICENCE_LINE.search(front[1]) if front else None
     return found.group(1) if found else "not stated in the model's folder"
 
 
 def _parameters(folder: Path) -> int:
-    """Numbers stored in the weights, from the files' headers alone."""
+    """Numbers of the weights, from the files' headers alone; scales of matrices in fewer bits are not among them."""
     return sum(_stored(path) for path in folder.glob("*.safetensors"))
 
 
 def _stored(path: Path) -> int:
     try:
         with safe_open(path, framework="np") as tensors:
-            return sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+            names = set(tensors.keys())
+            scales = {f"{name}_scale" for name in names}
+            return sum(_numbers(tensors.get_slice(name)) for name in names - scales)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file ({error}); fetch or write it again") from None
 
 
+def _numbers(stored: Any) -> int:
+    """Of one tensor; a byte of codes in 4 bits holds two."""
+    count: int = prod(stored.get_shape())
+    return 2 * count if stored.get_dtype() == INT4.dtype else count
+
+
 def _size(count: float) -> str:
     for unit in _UNITS:
-        if count < 1000 or unit == _UNITS[-1]:
+        if round(count, 1) < 1000 or unit == _UNITS[-1]:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     raise AssertionError("the last unit takes every size; this is a bug")

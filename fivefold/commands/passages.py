@@ -43,22 +43,24 @@ class Cutting:
 
 def source_files(names: list[str]) -> tuple[list[Path], int]:
     """Files to read, in order and once each, and how many files of folders were left out for their suffix."""
-    files: dict[Path, None] = {}
-    skipped = 0
+    files: dict[Path, Path] = {}
+    skipped: set[Path] = set()
     for name in names:
         path = Path(name)
         if not path.is_dir():
             if not path.is_file():
                 raise InputError(f"cannot read {name}: there is no such file or folder")
-            files[path] = None
+            files.setdefault(path.resolve(), path)
             continue
         inside = [p for p in sorted(path.rglob("*")) if p.is_file() and not _hidden(p.relative_to(path))]
-        texts = [p for p in inside if p.suffix.lower() in TEXT_SUFFIXES]
-        skipped += len(inside) - len(texts)
-        files.update(dict.fromkeys(texts))
+        for found in inside:
+            if found.suffix.lower() in TEXT_SUFFIXES:
+                files.setdefault(found.resolve(), found)
+            else:
+                skipped.add(found.resolve())
     if names and not files:
         raise InputError(f"there is no text file in {', '.join(names)} (looked for {', '.join(sorted(TEXT_SUFFIXES))})")
-    return list(files), skipped
+    return list(files.values()), len(skipped - files.keys())
 
 
 def skipped_note(skipped: int) -> str:

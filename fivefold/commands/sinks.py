@@ -62,6 +62,8 @@ class NpySink:
 
     def close(self) -> None:
         """Put the true number of rows in the header."""
+        if not self.blocks:
+            return
         if self.stream.seekable():
             self.stream.seek(0)
             self._header()
@@ -86,8 +88,10 @@ class JsonlSink:
     def write(self, records: list[Record], vectors: Array) -> None:
         """Write rows; 9 digits of a float give the same float32 back."""
         for record, numbers in zip(records, _numbers(vectors), strict=True):
-            line = json.dumps({**record, self.column: numbers}, ensure_ascii=False, default=_plain, allow_nan=False)
-            self.stream.write(line.encode("utf-8", "surrogatepass") + b"\n")
+            line = _json({**record, self.column: numbers})
+            self.stream.write(
+                line.encode("utf-8", "backslashreplace") + b"\n"
+            )  # half a surrogate pair as JSON escapes it
 
     def close(self) -> None:
         """Nothing to finish."""
@@ -100,16 +104,18 @@ class ParquetSink:
     stream: BinaryIO
     column: str
     schema: pa.Schema | None = None
+    settled: bool = False
     writer: pq.ParquetWriter | None = None
 
     def write(self, records: list[Record], vectors: Array) -> None:
         """Write one row group; the first block decides the columns' types unless the input had some."""
-        table = _table(records, self.schema)
+        table = _table(records, self.schema, settled=self.settled)
+        self.settled = self.settled or self.schema is None
         self.schema = table.schema
         flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
         table = table.append_column(self.column, pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
         if self.writer is None:
-            self.writer = pq.ParquetWriter(self.stream, table.schema)
+            self.writer = _writer(self.stream, table.schema)
         self.writer.write_table(table)
 
     def close(self) -> None:
@@ -150,8 +156,10 @@ def opened(path: str, kind: str, column: str, schema: pa.Schema | None) -> Itera
     try:
         with open(part, "wb") as stream:
             sink = SINKS[kind](stream, column, schema)
-            yield sink
-            sink.close()
+            try:
+                yield sink
+            finally:
+                sink.close()
         part.replace(path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
@@ -165,6 +173,15 @@ def _numbers(vectors: Array) -> list[list[Any]]:
     return [[float(f"{number:.9g}") for number in row] for row in vectors.tolist()]
 
 
+def _json(row: Record) -> str:
+    try:
+        return json.dumps(row, ensure_ascii=False, default=_plain, allow_nan=False)
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError("JSON cannot hold NaN or infinity; write Parquet instead, or drop that column") from None
+
+
 def _plain(value: object) -> str:
     """JSON form of the values that Parquet columns hold beside JSON's own."""
     if isinstance(value, datetime.date | datetime.time):
@@ -174,16 +191,38 @@ def _plain(value: object) -> str:
     raise InputError(f"JSON cannot hold a {type(value).__name__}; write Parquet instead, or drop that column")
 
 
-def _table(records: list[Record], schema: pa.Schema | None) -> pa.Table:
+def _table(records: list[Record], schema: pa.Schema | None, *, settled: bool) -> pa.Table:
+    """The records under a schema that the input declared or, `settled`, that the first rows had."""
     extra = sorted({name for record in records for name in record} - set(schema.names)) if schema is not None else []
     if extra:
         raise InputError(
             f"column {extra[0]!r} is new after the first rows, which settled Parquet's; write JSONL instead"
         )
     try:
+        if settled:
+            _check_types(schema, _inferred(records).schema)
         return pa.Table.from_pylist(records, schema=schema) if schema is not None else _inferred(records)
-    except (pa.ArrowException, OverflowError) as error:
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
         raise InputError(f"the rows do not fit one Parquet schema ({error}); write JSONL instead") from None
+
+
+def _check_types(settled: pa.Schema, own: pa.Schema) -> None:
+    """Refuse what pyarrow would cut to fit in silence: fractions among whole numbers, new keys of an object."""
+    for column in own:
+        first = settled.field(column.name)
+        both = pa.unify_schemas([pa.schema([first]), pa.schema([column])], promote_options="permissive")
+        if both.types != [first.type]:
+            raise InputError(
+                f"column {column.name!r} holds {column.type} after the first rows, which settled it as {first.type}; "
+                "write JSONL instead"
+            )
+
+
+def _writer(stream: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
+    try:
+        return pq.ParquetWriter(stream, schema)
+    except pa.ArrowException as error:  # objects without a key in any row
+        raise InputError(f"Parquet cannot hold the rows ({error}); write JSONL instead") from None
 
 
 def _inferred(records: list[Record]) -> pa.Table:

@@ -34,7 +34,8 @@ def matryoshka(scores: Sequence[Score]) -> Figure | None:
     axes = figure.subplots()
     for group, row in means(scores).items():
         way = next(iter(row))[0]
-        points = {dims: row[way, dims] / row[way, widths[-1]] for dims in widths if (way, dims) in row}
+        whole = row.get((way, widths[-1]))
+        points = {dims: row[way, dims] / whole for dims in widths if (way, dims) in row} if whole else {}
         if len(points) > 1:
             axes.plot(list(points), list(points.values()), marker="o", label=group)
     axes.set(xscale="log", xlabel="dimensions", ylabel="share of the full score")
@@ -61,18 +62,20 @@ def matrix(scores: Sequence[Score]) -> Figure | None:
 
 
 def lengths(scores: Sequence[Score]) -> Figure | None:
-    """nDCG of documents by their length, read whole and as the mean of their chunks."""
+    """nDCG of documents by their length, read whole and as the mean of their chunks, in the first way and at full width."""
     some = [score for score in scores if "@" in score.set and score.metric in ("whole", "mean of chunks")]
     if not some:
         return None
+    column = some[0].way, max(score.dims for score in some)
     figure = Figure(figsize=(7, 4.5))
     axes = figure.subplots()
     for metric in ("whole", "mean of chunks"):
         by_length: dict[int, list[float]] = {}
         for score in some:
-            if score.metric == metric:
+            if score.metric == metric and (score.way, score.dims) == column:
                 by_length.setdefault(int(score.set.rsplit("@", 1)[1]), []).append(score.value)
-        axes.plot(list(by_length), [np.mean(values) for values in by_length.values()], marker="o", label=metric)
+        means_of = {tokens: np.mean(values) for tokens, values in sorted(by_length.items())}
+        axes.plot(list(means_of), list(means_of.values()), marker="o", label=metric)
     axes.set(xscale="log", xlabel="tokens of a document", ylabel="nDCG@10")
     axes.set_xticks(list(by_length), [str(tokens) for tokens in by_length])
     axes.legend()

@@ -102,6 +102,7 @@ def make_plan(files: tuple[File, ...], fields: Fields, part_rows: int) -> Plan:
                 schema = _merged([schema, _schema(rows, fields)])
         if not parts:
             raise InputError(f"there is no row in {', '.join(file.path for file in files[:NAMED]) or 'the inputs'}")
+        _check_kept(schema)
         _check_unique(ids, files, fields)
     finally:
         ids.close()
@@ -186,6 +187,21 @@ def _schema(rows: list[Entry], fields: Fields) -> pa.Schema:
                 f"{rows[-1].id!r}; give it one type, or leave it out"
             ) from None
     return pa.schema(types)
+
+
+def _check_kept(schema: pa.Schema) -> None:
+    """Refuse objects that have no key in any row: Parquet has no such type."""
+    for column in schema:
+        if _hollow(column.type):
+            raise InputError(
+                f"the column {column.name!r} cannot be kept beside the vectors: its objects are empty in every row; "
+                "leave it out"
+            )
+
+
+def _hollow(kind: pa.DataType) -> bool:
+    inner = [kind.field(number).type for number in range(kind.num_fields)]
+    return any(map(_hollow, inner)) or (pa.types.is_struct(kind) and not inner)
 
 
 def _own(fields: Fields) -> set[str]:

@@ -11,11 +11,12 @@ import csv
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 import fsspec
 import pyarrow as pa
@@ -27,6 +28,7 @@ STDIN = "-"
 STDIN_NAME = "standard input"
 ARROW_MAGIC = b"ARROW1"
 ROWS_AT_A_TIME = 1024
+Data = TypeVar("Data", bytes, pa.RecordBatch)
 Record: TypeAlias = dict[str, Any]
 Found: TypeAlias = "Record | InputError"
 Numbered: TypeAlias = Iterator[tuple[int, Found]]
@@ -146,7 +148,7 @@ def _decoded(data: bytes, path: str, number: int) -> str:
         ) from None
 
 
-def _or_its_error(make: Callable[[bytes, str, int], Record], data: bytes, path: str, number: int) -> Found:
+def _or_its_error(make: Callable[[Data, str, int], Record], data: Data, path: str, number: int) -> Found:
     try:
         return make(data, path, number)
     except InputError as error:
@@ -190,14 +192,29 @@ def _json_record(line: bytes, path: str, number: int) -> Record:
 
 def _csv(stream: BinaryIO, path: str, delimiter: str = ",") -> Numbered:
     csv.field_size_limit(sys.maxsize)
-    decoded = (_decoded(line, path, number) for number, line in enumerate(stream, 1))
+    decoded = (line.decode("utf-8-sig" if number == 0 else "utf-8") for number, line in enumerate(stream))
     reader = csv.DictReader(decoded, delimiter=delimiter, strict=True)
-    number = 0
+    number, begun = 0, 1
     try:
+        _check_names([name for name in reader.fieldnames or () if name], path)
+        begun = reader.reader.line_num + 1
         for number, record in enumerate(reader, 1):
+            begun = reader.reader.line_num + 1
             yield number, _complete(record, path, number)
     except csv.Error as error:
-        raise InputError(f"{path}, row {number + 1} (line {reader.line_num}): {error}") from None
+        raise InputError(f"{path}, row {number + 1} (line {begun}): {error}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}, row {number + 1} (line {reader.reader.line_num + 1}): not UTF-8 at byte {error.start} of it; "
+            "convert the file to UTF-8 first"
+        ) from None
+
+
+def _check_names(names: list[str], path: str) -> None:
+    """A record has one value under a name; of two columns of one name it would lose the first."""
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise InputError(f"{path}: several columns are called {twice[0]!r}; give each a name of its own")
 
 
 def _complete(record: dict[Any, Any], path: str, number: int) -> Found:
@@ -215,7 +232,9 @@ def _tsv(stream: BinaryIO, path: str) -> Numbered:
 
 def _parquet(stream: BinaryIO, path: str) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(stream if path != STDIN_NAME else io.BytesIO(stream.read()))
+        file = pq.ParquetFile(stream if path != STDIN_NAME else io.BytesIO(stream.read()))
+        _check_names(file.schema_arrow.names, path)
+        return file
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({error})") from None
 
@@ -224,11 +243,27 @@ def _parquet_rows(stream: BinaryIO, path: str) -> Numbered:
     number = 0
     try:
         for batch in _parquet(stream, path).iter_batches(batch_size=ROWS_AT_A_TIME):
-            for record in batch.to_pylist():
-                number += 1
-                yield number, record
+            yield from _batch_rows(batch, path, number)
+            number += len(batch)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}, after row {number}: damaged Parquet data ({error})") from None
+
+
+def _batch_rows(batch: pa.RecordBatch, path: str, before: int) -> Numbered:
+    """Rows as Python's values; one by one where a row has a value that Python cannot hold."""
+    try:
+        found: list[Found] = batch.to_pylist()
+    except (ValueError, OverflowError):
+        found = [_or_its_error(_batch_record, batch.slice(i, 1), path, before + i + 1) for i in range(len(batch))]
+    yield from enumerate(found, before + 1)
+
+
+def _batch_record(row: pa.RecordBatch, path: str, number: int) -> Record:
+    try:
+        records: list[Record] = row.to_pylist()
+    except (ValueError, OverflowError) as error:  # bytes that are no UTF-8 in a text, dates out of range
+        raise InputError(f"{path}, row {number}: a value cannot be read ({error}); fix or remove the row") from None
+    return records[0]
 
 
 def _arrow(stream: BinaryIO, path: str) -> pa.RecordBatchReader | pa.RecordBatchFileReader:
@@ -238,7 +273,9 @@ def _arrow(stream: BinaryIO, path: str) -> pa.RecordBatchReader | pa.RecordBatch
     is_file = stream.read(len(ARROW_MAGIC)) == ARROW_MAGIC
     stream.seek(0)
     try:
-        return pa.ipc.open_file(stream) if is_file else pa.ipc.open_stream(stream)
+        reader = pa.ipc.open_file(stream) if is_file else pa.ipc.open_stream(stream)
+        _check_names(reader.schema.names, path)
+        return reader
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a readable Arrow file ({error})") from None
 
@@ -255,9 +292,9 @@ def _arrow_rows(stream: BinaryIO, path: str) -> Numbered:
     try:
         for batch in _arrow_batches(_arrow(stream, path)):
             for start in range(0, len(batch), ROWS_AT_A_TIME):
-                for record in batch.slice(start, ROWS_AT_A_TIME).to_pylist():
-                    number += 1
-                    yield number, record
+                part = batch.slice(start, ROWS_AT_A_TIME)
+                yield from _batch_rows(part, path, number)
+                number += len(part)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}, after row {number}: damaged Arrow data ({error})") from None
 

@@ -70,7 +70,6 @@ def _tuples(rows: Sequence[Labelled], temperature: float, seed: int) -> Material
 
 
 QUERY, PASSAGE = "retrieval.query", "retrieval.passage"
-_NEGATIVES = {f"negative_{number}": PASSAGE for number in range(1, 65)}
 
 FAMILIES: Mapping[str, Family] = {
     "retrieval": Family(
@@ -78,7 +77,7 @@ FAMILIES: Mapping[str, Family] = {
         0.05,
         512,
         {Pair: _pairs},
-        router={"query": QUERY, "passage": PASSAGE, **_NEGATIVES},
+        router={"query": QUERY, "passage": PASSAGE},
     ),
     "text-matching": Family(("text-matching",), 0.05, 192, {Pair: _pairs, Graded: _graded}),
     "classification": Family(("classification",), 0.02, 192, {Pair: _pairs, Labelled: _tuples}),
@@ -114,6 +113,13 @@ def prepared(
     return found
 
 
+def _routed(router: Mapping[str, str], data: Mapping[str, Dataset]) -> dict[str, str]:
+    """With the negatives, as many as there are, where the passages go."""
+    columns = {name for rows in data.values() for name in rows.column_names}
+    negatives = [name for name in columns if name.startswith("negative_")]
+    return {**router, **(dict.fromkeys(negatives, router["passage"]) if router else {})}
+
+
 KIND_NAMES: Mapping[type, str] = {Pair: "pairs", Graded: "scored pairs", Labelled: "labelled texts"}
 
 
@@ -135,8 +141,8 @@ def fit_family(
     trained = assemble(encoder, tokenizer, task=FAMILIES[family].tasks[0])
     learn(trained, adapters)
     dims = encoder.config.matryoshka_dimensions
-    router = FAMILIES[family].router or {}
     data = {name: rows for name, (rows, _) in materials.items()}
+    router = _routed(FAMILIES[family].router or {}, data)
     piece = run.piece if teacher is None else None  # what is held needs the vectors of a whole batch
     losses = {name: loss(trained, dims, piece) for name, (_, loss) in materials.items()}
     if teacher is not None:

@@ -125,6 +125,17 @@ def test_types_of_columns_are_settled_over_all_rows(tmp_path: Path) -> None:
         planned([str(tmp_path / "a.jsonl"), str(tmp_path / "c.jsonl")])
 
 
+@pytest.mark.parametrize("value", [{}, [{}], {"a": {}}], ids=str)
+def test_objects_that_are_empty_in_every_row_are_refused_before_work(value: object, tmp_path: Path) -> None:
+    """Parquet cannot hold them, and the first part would end with an error of its library."""
+    empty = [{"id": f"d{i}", "text": "x", "meta": value} for i in range(3)]
+    with pytest.raises(InputError, match="the column 'meta' cannot be kept .* empty in every row; leave it out"):
+        planned([jsonl(tmp_path / "a.jsonl", empty)])
+    full = {"id": "e", "text": "x", "meta": {"a": {"b": 1}}}
+    if value != [{}]:
+        assert planned([jsonl(tmp_path / "b.jsonl", [*empty, full])]).schema.field("meta").type.num_fields == 1
+
+
 def test_types_that_a_file_declares_are_kept(tmp_path: Path) -> None:
     table = pa.table({"text": ["a"], "small": pa.array([1], pa.int8()), "when": pa.array([0], pa.timestamp("ms"))})
     pq.write_table(table, tmp_path / "a.parquet")
