@@ -26,6 +26,8 @@ except ModuleNotFoundError as error:
 
 def run(args: Namespace) -> None:
     """Measure, print, write."""
+    if args.json and not Path(args.json).parent.is_dir():  # said before the minutes of measuring
+        raise InputError(f"cannot write {args.json}: {Path(args.json).parent} is not a folder; make it first")
     embedder = load_embedder(args)
     if args.mteb:
         print(json.dumps(_mteb(embedder, args)))

@@ -21,7 +21,7 @@ try:
     from fivefold.serve.metrics import Metrics
     from fivefold.serve.server import log_to_stdout
     from fivefold.serve.server import run as run_server
-    from fivefold.serve.service import Names, Service
+    from fivefold.serve.service import ANY_NAME, Names, Service
 except ModuleNotFoundError as error:
     if (error.name or "").startswith("fivefold"):
         raise
@@ -112,12 +112,10 @@ class Settings:
         """The model on every device, behind one queue."""
         embedders = [self._embedder(device) for device in (self.text("device", "").split(",") or [""])]
         limits = self._limits(embedders[0], len(embedders))
-        served, *others = self.words("served_model_name") or [
-            _short(self.model),
-            self.model,
-            HUB_NAME,
-            _short(HUB_NAME),
-        ]
+        own = [_short(self.model), self.model, HUB_NAME, _short(HUB_NAME)]
+        names = self.words("served_model_name") or own
+        served = next((name for name in names if name != ANY_NAME), own[0])
+        others = [name for name in names if name != served]
         return Service.start(
             embedders,
             names=Names(served, tuple(others)),

@@ -88,20 +88,22 @@ EvalSet: TypeAlias = Graded | Bitext | Retrieval | Labelled | Documents
 
 
 def read_sets(folders: Iterable[Path]) -> list[EvalSet]:
-    """All sets of the folders, in the order of their kinds.
+    """All sets of the folders, in the order of their kinds; one that several folders hold is there once.
 
     Raises:
-        InputError: a folder that does not exist or holds no set, or a row that is not as above.
+        InputError: a folder that does not exist or holds no set, a row that is not as above, or two sets of one name.
     """
-    found: list[EvalSet] = []
+    found: dict[str, EvalSet] = {}
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder; give folders of evaluation sets")
         here = [eval_set for reader in READERS for eval_set in reader(folder)]
         if not here:
             raise InputError(f"{folder} holds no evaluation set; docs/evaluation.md says which names are read")
-        found += here
-    return found
+        for data in here:
+            if found.setdefault(data.name, data) != data:
+                raise InputError(f"{folder}: another set is called {data.name} already; rename one, or leave it out")
+    return list(found.values())
 
 
 def _files(folder: Path, *patterns: str) -> dict[str, Path]:

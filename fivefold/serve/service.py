@@ -40,6 +40,11 @@ class Embedded:
     compute_seconds: float
 
 
+ANY_NAME = "*"
+_SAID = 100
+"""Characters of a wrong name that are said again; the advice comes after it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """What the model is called: the name in answers, and others that requests may use; "*" takes any."""
@@ -50,9 +55,9 @@ class Names:
     def check(self, asked: str | None) -> None:
         """Refuse a model that is not this one; none, "default" and its kin are this one."""
         known = ("", "default", "default/not-specified", self.served, *self.others)
-        if asked is not None and asked not in known and "*" not in self.others:
+        if asked is not None and asked not in known and ANY_NAME not in self.others:
             raise UnknownModelError(
-                f"model {asked!r} is not served here; use {self.served!r} or leave it out. The server's "
+                f"model {asked[:_SAID]!r} is not served here; use {self.served!r} or leave it out. The server's "
                 "--served-model-name gives it more names",
                 "model",
             )

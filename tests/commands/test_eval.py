@@ -69,3 +69,12 @@ def test_nothing_to_measure(model: Path, tmp_path: Path, capsys: pytest.CaptureF
     sets = write_sets(tmp_path / "sets")
     assert main(["eval", str(sets), "--model", str(model), "--only", "stsb", "--kinds", "long"]) == 2
     assert "none of the sets is of the kinds" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_told_before_measuring(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = write_sets(tmp_path / "sets")
+    assert main(["eval", str(sets), "--model", str(model), "--json", str(tmp_path / "absent" / "scores.json")]) == 2
+    said = capsys.readouterr()
+    assert not said.out and len(said.err.splitlines()) == 1 and "absent is not a folder; make it first" in said.err

@@ -65,6 +65,16 @@ def test_a_bad_row_is_named(tmp_path: Path, name: str, line: str, message: str) 
         read_sets([tmp_path])
 
 
+def test_a_set_of_two_folders_is_there_once_and_two_of_one_name_are_refused(tmp_path: Path) -> None:
+    """A table has one row for a name, and means would count both."""
+    for folder, text in (("one", "a"), ("same", "a"), ("other", "b")):
+        (tmp_path / folder).mkdir()
+        write_lines(tmp_path / folder / "bitext-de.tsv", [f"{text}\tx"])
+    assert len(read_sets([tmp_path / "one", tmp_path / "same"])) == 1
+    with pytest.raises(InputError, match="other: another set is called bitext-de already"):
+        read_sets([tmp_path / "one", tmp_path / "other"])
+
+
 def test_folders_without_sets(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no evaluation set"):
         read_sets([tmp_path])

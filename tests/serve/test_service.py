@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fivefold import Embedder
 from fivefold.errors import UnknownTaskError
 from fivefold.packing import PackedBatch
-from fivefold.serve.failures import RequestError, TooLargeError, UnavailableError, UnknownModelError
+from fivefold.serve.failures import MAX_MESSAGE, RequestError, TooLargeError, UnavailableError, UnknownModelError
 from fivefold.serve.intake import Input
 from fivefold.serve.limits import Limits
 from fivefold.serve.metrics import Metrics
@@ -79,6 +79,9 @@ def test_a_model_of_another_name_is_told_which_is_here_and_who_can_change_it() -
         with pytest.raises(UnknownModelError, match="use 'house' or leave it out.*--served-model-name") as refused:
             names.check(asked)
         assert repr(asked) in str(refused.value) and refused.value.param == "model"
+    with pytest.raises(UnknownModelError) as refused:
+        names.check("long" * 1000)
+    assert "use 'house'" in str(refused.value)[:MAX_MESSAGE], "cut off before its advice"
     for asked in ("anything", "*", "\ud800"):
         Names("house", ("other", "*")).check(asked)
 

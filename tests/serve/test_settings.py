@@ -47,6 +47,25 @@ def test_keys_come_from_three_places(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("given", "served", "others"),
+    [
+        (["house", "*"], "house", ("*",)),
+        (["*", "house"], "house", ("*",)),
+        (["*"], None, ("*",)),
+        (["house", "home", "house"], "house", ("home",)),
+    ],
+)
+def test_any_name_is_none_to_answer_with(
+    tiny_folder: Path, given: list[str], served: str | None, others: tuple
+) -> None:
+    words = [word for name in given for word in ("--served-model-name", name)]
+    service = settings("--model", str(tiny_folder), *words).load(Metrics())
+    assert (service.names.served, service.names.others) == (served or tiny_folder.name, others)
+    service.names.check("anything") if "*" in others else service.names.check("home")
+    asyncio.run(service.close())
+
+
 def test_the_model_and_its_limits(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIVEFOLD_MAX_QUEUE_TOKENS", "77")
     monkeypatch.setenv("FIVEFOLD_THREADS", "1")
