@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -82,12 +83,15 @@ def target_set(texts: Sequence[str], targets: Sequence[str]) -> Dataset:
     return Dataset.from_dict({"text": list(texts), TARGET: list(targets)})
 
 
-def held_set(data: Dataset, prefixes: Mapping[str, str], prefix: str) -> Dataset:
-    """With a column more for each column of texts, for a teacher, which reads `prefixes` by column before them, or `prefix`."""
+def held_set(
+    data: Dataset, prefixes: Mapping[str, str], prefix: str, instead: Mapping[str, str] = MappingProxyType({})
+) -> Dataset:
+    """With a column more for each column of texts, for a teacher, which reads `prefixes` by column before them, or `prefix`;
+    `instead` names the column that it reads in place of another."""
     texts = [name for name in data.column_names if name not in (SCORE, LABEL)]
     for name in texts:
         before = prefixes.get(name, prefix)
-        data = data.add_column(FOR_TEACHER + name, [before + text for text in data[name]])
+        data = data.add_column(FOR_TEACHER + name, [before + text for text in data[instead.get(name, name)]])
     return data
 
 

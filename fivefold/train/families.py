@@ -41,13 +41,14 @@ Prepare = Callable[[Sequence[Any], float, int], Material]
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Adapters that train together."""
+    """Adapters that train together; `instead` names columns of pairs that a teacher reads in place of others."""
 
     tasks: tuple[str, ...]
     temperature: float
     max_length: int
     kinds: Mapping[type, Prepare]
     router: Mapping[str, str] | None = None
+    instead: Mapping[str, str] | None = None
 
 
 def _pairs(rows: Sequence[Pair], temperature: float, seed: int) -> Material:
@@ -79,7 +80,9 @@ FAMILIES: Mapping[str, Family] = {
         {Pair: _pairs},
         router={"query": QUERY, "passage": PASSAGE},
     ),
-    "text-matching": Family(("text-matching",), 0.05, 192, {Pair: _pairs, Graded: _graded}),
+    "text-matching": Family(
+        ("text-matching",), 0.05, 192, {Pair: _pairs, Graded: _graded}, instead={"query": "passage"}
+    ),
     "classification": Family(("classification",), 0.02, 192, {Pair: _pairs, Labelled: _tuples}),
     "separation": Family(
         ("separation",),
@@ -136,7 +139,8 @@ def fit_family(
 ) -> dict[str, Tensor]:
     """Train one family's adapters of a loaded encoder on prepared rows -> all of its tensors.
 
-    With a teacher, its similarities of the same texts are learned too, with the weight `held`; scored pairs go without.
+    With a teacher, its similarities of the same texts are learned too, with the weight `held`; scored pairs go without. Of
+    translations it reads the English on both sides, which it knows best.
     """
     trained = assemble(encoder, tokenizer, task=FAMILIES[family].tasks[0])
     learn(trained, adapters)
@@ -148,6 +152,6 @@ def fit_family(
     if teacher is not None:
         prefixes = {name: AS_PASSAGE for name, task in router.items() if task == PASSAGE}
         for name in [name for name, rows in data.items() if SCORE not in rows.column_names]:
-            data[name] = held_set(data[name], prefixes, AS_QUERY)
+            data[name] = held_set(data[name], prefixes, AS_QUERY, FAMILIES[family].instead or {})
             losses[name] = Held(trained, losses[name], teacher, dims, held)
     return fit(trained, data, losses, schedule=schedule, run=run, router=router, teacher=teacher)

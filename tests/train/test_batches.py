@@ -67,5 +67,7 @@ def test_beside_each_text_stands_what_a_teacher_reads() -> None:
         "target_passage": "p: b",
         "target_negative_1": "p: c",
     }
+    translations = held_set(pair_set([Pair("de", "ein", "one")]), {}, "q: ", {"query": "passage"})
+    assert (translations[0]["target_query"], translations[0]["target_passage"]) == ("q: one", "q: one")
     labelled = held_set(labelled_set([Labelled("en", "a", "x")]), {}, "q: ")
     assert labelled[0] == {"text": "a", "label": 0, "target_text": "q: a"}
