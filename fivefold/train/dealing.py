@@ -27,6 +27,8 @@ ASKED_SHARES = {"vital_desc": 0.5, "vital_title": 0.15, "wordnet": 0.1, "lohelp"
 """Of the sources of pairs, for retrieval: what a person might ask an encyclopaedia goes first."""
 PAIRS_SHARES = {"translations": 0.6, "pairs": 0.4}
 MATCHING_SHARES = {"graded": 0.6, "translations": 0.4}
+CLASSIFICATION_SHARES = {"classes": 0.4, "asked": 0.6}
+"""Beside labelled texts pairs as for retrieval: labels alone forget what the adapter of queries knew of other classes."""
 CLASS_SHARES: Mapping[str, Mapping[str, float]] = {
     "classification": {"vitaltopic": 0.4, "wordnet_topic": 0.4, "ha_intent": 0.2},
     "separation": {"vitaltopic": 0.4, "wordnet_topic": 0.5, "recipes": 0.05, "ha_intent": 0.05},
@@ -128,13 +130,22 @@ class Dealer:
         """Graded pairs, and translations."""
         return self._shared(MATCHING_SHARES, {"graded": self._graded, "translations": self._translations})
 
-    def classes(self, family: str) -> Sets:
+    def classification(self) -> Sets:
+        """Labelled texts, and pairs as they are."""
+        classes: Callable[[int], Sets] = partial(self._classes, "classification")
+        return self._shared(CLASSIFICATION_SHARES, {"classes": classes, "asked": self._asked})
+
+    def separation(self) -> Sets:
+        """Labelled texts."""
+        return self._classes("separation", self.rows)
+
+    def _classes(self, family: str, count: int) -> Sets:
         """Labelled texts, half of them one sentence of theirs; a source is one set, as classes go across languages."""
         sources = labelled_sources(self.corpora)
         shares = {name: share for name, share in CLASS_SHARES[family].items() if sources.get(name)}
         found: Sets = {}
         for name, share in shares.items():
-            sets = dealt(sources[name], int(self.rows * share / sum(shares.values())), self.batch, self.rng)
+            sets = dealt(sources[name], int(count * share / sum(shares.values())), self.batch, self.rng)
             rows = [self._cropped(row) for rows in sets.values() for row in rows]
             if rows:
                 found[name] = [rows[i] for i in self.rng.permutation(len(rows))]

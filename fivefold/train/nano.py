@@ -74,23 +74,26 @@ SCHEDULES: Mapping[str, Schedule] = {
     "pairs": Schedule(2_000, 2e-5, 128, 192),
     "retrieval": Schedule(600, 2e-3, 48, 192),
     "text-matching": Schedule(600, 2e-3, 64, 192),
-    "classification": Schedule(400, 1e-3, 32, 192),
+    "classification": Schedule(120, 4e-4, 32, 192),
     "separation": Schedule(400, 1e-3, 64, 192),
 }
 
 TEMPERATURES: Mapping[str, Mapping[type, float]] = {
     "retrieval": {Pair: 0.02},
     "text-matching": {Pair: 0.01, Graded: 0.1},
+    "classification": {Labelled: 0.05},
     "separation": {Labelled: 0.05},
 }
 """Where not the paper's: most cosines of the teacher and of v3-nano lie between 0.7 and 1, and a softmax over them is flat."""
 
-HELD: Mapping[str, float] = {"retrieval": 1.0, "text-matching": 0.5, "classification": 0.5, "separation": 0.5}
+HELD: Mapping[str, float] = {"retrieval": 1.0, "text-matching": 0.5, "classification": 1.0, "separation": 0.5}
 """How firmly each family holds on to the teacher's similarities."""
 
-NEIGHBOURLY = ("retrieval",)
-"""Families whose pairs come in batches of neighbours. Translations so gained .002 of Tatoeba and lost .006 of STS-B."""
-KEPT: Mapping[str, float] = {"refine": 0.5, "retrieval": 0.5}
+NEIGHBOURLY = ("retrieval", "text-matching", "classification")
+"""Families whose pairs come in batches of neighbours."""
+STARTS: Mapping[str, tuple[str, str]] = {"classification": ("retrieval", QUERY)}
+"""Families that learn on from a task of one before them, with its prompt: what tells questions apart tells topics apart too."""
+KEPT: Mapping[str, float] = {"refine": 0.5, "retrieval": 0.5, "text-matching": 0.2, "classification": 0.4}
 """Share of the turned body, or of turned adapters, in what learned on from them, whose mean ships (Wortsman et al. 2022, arXiv
 2109.01903): what pairs won for articles they lost for questions, what prefixes won whole vectors lost, and half-way most of
 both is kept."""
@@ -169,6 +172,7 @@ def vocabulary(plan: Plan, run: Run) -> None:
     chosen, tokenizer = prune(file, counted, size=plan.pieces)
     tokenizer.save(str(plan.work / "tokenizer.json"), pretty=False)
     config = student_config(file, len(chosen.pieces))
+    config = config.with_prompts({name: config.prompt(task) for name, (_, task) in STARTS.items()})
     (plan.work / "config.json").write_text(json.dumps(config.to_dict(), indent=2), encoding="utf-8")
     save_file(student_tensors(file, chosen.rows), plan.work / START)
 
@@ -318,8 +322,7 @@ def _learned(plan: Plan, run: Run, name: str, corpora: Corpora, teacher: Teacher
     torch.manual_seed(run.seed)
     config, schedule = ModelConfig.from_folder(plan.work), plan.schedules[name]
     encoder = build_student(config, load_file(plan.first(*NEWEST_FIRST)))
-    turned = plan.work / f"adapters-{name}-turned.safetensors"
-    start = load_file(turned) if turned.is_file() else None
+    start = _start(plan, name, schedule)
     if start is not None:
         _put(encoder, start, config, name)
     if not schedule.steps:
@@ -335,6 +338,17 @@ def _learned(plan: Plan, run: Run, name: str, corpora: Corpora, teacher: Teacher
     if start is None:
         return found
     return _between(found, start, KEPT.get(name, 0.0))
+
+
+def _start(plan: Plan, name: str, schedule: Schedule) -> dict[str, Tensor] | None:
+    """What a family learns on from: another's banks, or its own turned ones; None where there are neither."""
+    if schedule.steps and name in STARTS:
+        family, task = STARTS[name]
+        banks = load_file(plan.first(f"adapters-{family}.safetensors"))
+        row = FAMILIES[family].tasks.index(task)
+        return {bank: tensor[row : row + 1].contiguous() for bank, tensor in banks.items()}
+    turned = plan.work / f"adapters-{name}-turned.safetensors"
+    return load_file(turned) if turned.is_file() else None
 
 
 def _between(end: Mapping[str, Tensor], start: Mapping[str, Tensor], kept: float) -> dict[str, Tensor]:
@@ -361,8 +375,8 @@ def _longest(distilled: Schedule) -> int:
 DEALS: Mapping[str, Callable[[Dealer], Sets]] = {
     "retrieval": Dealer.retrieval,
     "text-matching": Dealer.matching,
-    "classification": lambda dealer: dealer.classes("classification"),
-    "separation": lambda dealer: dealer.classes("separation"),
+    "classification": Dealer.classification,
+    "separation": Dealer.separation,
 }
 STAGES: Mapping[str, Callable[[Plan, Run], None]] = {
     "vocabulary": vocabulary,

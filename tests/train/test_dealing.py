@@ -54,7 +54,7 @@ def test_rows_of_a_set_share_their_languages(deal: Callable[[Dealer], Sets]) -> 
 
 
 def test_classes_go_across_languages() -> None:
-    for name, rows in dealer().classes("classification").items():
+    for name, rows in dealer().separation().items():
         first = [row for row in rows[:32] if isinstance(row, Labelled)]
         assert {row.lang for row in first} == set(LANGS), name
 
@@ -83,7 +83,12 @@ def test_every_family_can_learn_from_what_it_is_dealt(family: str) -> None:
         assert len(data) >= 8
 
 
-@pytest.mark.parametrize("family", ["retrieval", "text-matching"])
+def test_pairs_stand_beside_classes_for_classification_and_not_for_separation() -> None:
+    kinds = {family: {type(rows[0]) for rows in DEALS[family](dealer()).values()} for family in FAMILIES}
+    assert kinds["classification"] == {Labelled, Pair} and kinds["separation"] == {Labelled}
+
+
+@pytest.mark.parametrize("family", ["retrieval", "text-matching", "classification"])
 def test_pairs_come_in_batches_of_neighbours_where_something_reads_them(family: str) -> None:
     def read(texts: Sequence[str]) -> np.ndarray:
         return np.array([[len(text), sum(map(ord, text)) % 97] for text in texts], np.float32)
@@ -91,7 +96,7 @@ def test_pairs_come_in_batches_of_neighbours_where_something_reads_them(family: 
     sets = DEALS[family](Dealer(corpora(), rows=480, batch=8, seed=0, read=read))
     cells = {name: rows for name, rows in sets.items() if isinstance(rows, Cells)}
     assert cells and all(rows and len(rows) % 8 == 0 for rows in cells.values())
-    assert any(isinstance(rows[0], Graded) or "across" in name for name, rows in sets.items() if name not in cells)
+    assert any(not isinstance(rows[0], Pair) or "across" in name for name, rows in sets.items() if name not in cells)
     assert set(sets) <= set(DEALS[family](dealer()))
 
 

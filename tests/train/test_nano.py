@@ -140,6 +140,24 @@ def test_adapters_that_learned_on_keep_a_share_of_their_start(plan: Plan, monkey
         torch.testing.assert_close(found[0.5][name], (end + start[name]) / 2)
 
 
+def test_classes_are_learned_from_where_questions_are_told_apart(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the adapter of queries and behind its prompt, whatever classification had before."""
+    v3_nano(plan, run(), ["vocabulary", "distil", "adapters", "turn"])
+    only = plan.with_schedules({name: {"steps": 0} for name in FAMILIES if name != "classification"})
+    found = {}
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(nano, "KEPT", {"classification": share})
+        (plan.work / "adapters-classification.safetensors").unlink(missing_ok=True)
+        shutil.rmtree(plan.work / "runs" / "adapters", ignore_errors=True)
+        v3_nano(only, run(), ["adapters"])
+        found[share] = load_file(plan.work / "adapters-classification.safetensors")
+    start = {name: bank[:1] for name, bank in load_file(plan.work / "adapters-retrieval.safetensors").items()}
+    assert all(torch.equal(bank, start[name]) for name, bank in found[1.0].items())
+    assert any(not torch.equal(bank, start[name]) for name, bank in found[0.0].items())
+    prompts = json.loads((plan.work / "config.json").read_text())["task_instructions"]
+    assert prompts["classification"] == prompts["retrieval.query"] != prompts["separation"] == ""
+
+
 def test_a_refined_body_keeps_a_share_of_its_start(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     v3_nano(plan, run(), ["vocabulary", "distil", "turn"])
     found = {}
