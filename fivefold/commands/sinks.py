@@ -89,9 +89,8 @@ class JsonlSink:
         """Write rows; 9 digits of a float give the same float32 back."""
         for record, numbers in zip(records, _numbers(vectors), strict=True):
             line = _json({**record, self.column: numbers})
-            self.stream.write(
-                line.encode("utf-8", "backslashreplace") + b"\n"
-            )  # half a surrogate pair as JSON escapes it
+            # half a surrogate pair, which UTF-8 has no bytes for, as JSON escapes it
+            self.stream.write(line.encode("utf-8", "backslashreplace") + b"\n")
 
     def close(self) -> None:
         """Nothing to finish."""
