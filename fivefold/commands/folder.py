@@ -112,20 +112,17 @@ def read_cutting(folder: Path) -> Cutting:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Only one process changes an index at a time; another is refused at once."""
-    lock = FileLock(folder / ".lock", timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        held = FileLock(folder / ".lock", timeout=0).acquire()
     except Timeout:
         raise InputError(f"another fivefold is changing the index {folder}; wait until it is done") from None
     except OSError as error:
         raise InputError(
             f"cannot write an index to {folder}: {error.strerror or error}; name another --index"
         ) from None
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def _unreadable(folder: Path) -> InputError:

@@ -18,6 +18,7 @@ from fivefold.compact import INT4
 from fivefold.config import ModelConfig
 from fivefold.errors import CheckpointError
 from fivefold.quantization import choose
+from fivefold.shards import SCALE
 
 _FRONT_MATTER = re.compile(r"\A\ufeff?---\s*\n(.*?)^---\s*$", re.MULTILINE | re.DOTALL)
 _LICENCE_LINE = re.compile(r"^license:[ \t]*[\"']?([^\s\"'#][^\"'#\n]*?)[\"']?[ \t]*(?:#.*)?$", re.MULTILINE)
@@ -80,7 +81,7 @@ def _stored(path: Path) -> int:
     try:
         with safe_open(path, framework="np") as tensors:
             names = set(tensors.keys())
-            scales = {f"{name}_scale" for name in names}
+            scales = {name + SCALE for name in names}
             return sum(_numbers(tensors.get_slice(name)) for name in names - scales)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file ({error}); fetch or write it again") from None

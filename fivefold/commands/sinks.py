@@ -175,9 +175,9 @@ def _numbers(vectors: Array) -> list[list[Any]]:
 def _json(row: Record) -> str:
     try:
         return json.dumps(row, ensure_ascii=False, default=_plain, allow_nan=False)
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:  # of _plain, and a ValueError too
+        raise
+    except ValueError:
         raise InputError("JSON cannot hold NaN or infinity; write Parquet instead, or drop that column") from None
 
 
