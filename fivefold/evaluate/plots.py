@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from matplotlib.figure import Figure
 
 from fivefold.evaluate.board import Score
 from fivefold.evaluate.report import columns, means
+
+_LENGTH = re.compile(r"@\d+$")
+"""Ending of the name of a set of documents of so many tokens."""
 
 
 def draw(scores: Sequence[Score], folder: Path) -> list[Path]:
@@ -63,7 +67,7 @@ def matrix(scores: Sequence[Score]) -> Figure | None:
 
 def lengths(scores: Sequence[Score]) -> Figure | None:
     """nDCG of documents by their length, read whole and as the mean of their chunks, in the first way and at full width."""
-    some = [score for score in scores if "@" in score.set and score.metric in ("whole", "mean of chunks")]
+    some = [score for score in scores if _LENGTH.search(score.set) and score.metric in ("whole", "mean of chunks")]
     if not some:
         return None
     column = some[0].way, max(score.dims for score in some)
@@ -73,7 +77,7 @@ def lengths(scores: Sequence[Score]) -> Figure | None:
         by_length: dict[int, list[float]] = {}
         for score in some:
             if score.metric == metric and (score.way, score.dims) == column:
-                by_length.setdefault(int(score.set.rsplit("@", 1)[1]), []).append(score.value)
+                by_length.setdefault(int(score.set.rpartition("@")[2]), []).append(score.value)
         means_of = {tokens: np.mean(values) for tokens, values in sorted(by_length.items())}
         axes.plot(list(means_of), list(means_of.values()), marker="o", label=metric)
     axes.set(xscale="log", xlabel="tokens of a document", ylabel="nDCG@10")

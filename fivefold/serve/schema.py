@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from fivefold.serve.intake import Input
 
@@ -207,9 +207,11 @@ class SimilarityRequest(Request):
 
 def _labels_of(value: Any) -> Any:
     """Labels whose form is checked: for the groups of an object there is no `FIRST_WRONG`."""
-    groups = value.values() if isinstance(value, dict) else [value]
+    groups = list(value.values()) if isinstance(value, dict) else [value]
     if not all(isinstance(group, list) and all(isinstance(label, str) for label in group) for group in groups):
         raise ValueError("must be a list of strings, or an object of such lists")
+    if not groups or not all(groups):
+        raise ValueError("must hold at least one label, in every group")
     return value
 
 
@@ -231,12 +233,6 @@ class ClassifyRequest(Request):
     def groups(self) -> dict[str, list[str]]:
         """The labels by group; a plain list is the group ''."""
         return {"": self.labels} if isinstance(self.labels, list) else self.labels
-
-    @model_validator(mode="after")
-    def _some_labels(self) -> ClassifyRequest:
-        if not self.groups or not all(self.groups.values()):
-            raise ValueError("labels must hold at least one label, in every group")
-        return self
 
 
 class RerankRequest(Request):

@@ -12,7 +12,7 @@ import numpy as np
 
 from fivefold import __version__
 from fivefold.embedder import Embedder
-from fivefold.errors import DimensionError
+from fivefold.errors import DimensionError, InputError
 from fivefold.serve.failures import RequestError, TooLargeError, UnknownModelError
 from fivefold.serve.intake import Input, Intake, Prepared
 from fivefold.serve.limits import Limits
@@ -51,6 +51,12 @@ class Names:
 
     served: str
     others: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse names that no answer could hold."""
+        for name in (self.served, *self.others):
+            if not name.isprintable():  # half a surrogate pair is not, nor is a line break
+                raise InputError(f"{name!r} cannot be a model's name in answers; give --served-model-name plain text")
 
     def check(self, asked: str | None) -> None:
         """Refuse a model that is not this one; none, "default" and its kin are this one."""

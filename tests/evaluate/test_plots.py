@@ -89,3 +89,5 @@ def test_quality_by_length_is_of_one_way_and_one_width() -> None:
     }
     assert all(list(points) == [512, 1024, 2048] for points in found.values())
     assert lengths(scored("long-xquad-en", {("own", 32): 0.3}, "whole")) is None
+    named = scored("long-me@home", {("own", 32): 0.3}, "whole")
+    assert lengths(named) is None and lines(lengths([*named, *scores])) == found

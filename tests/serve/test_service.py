@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fivefold import Embedder
-from fivefold.errors import UnknownTaskError
+from fivefold.errors import InputError, UnknownTaskError
 from fivefold.packing import PackedBatch
 from fivefold.serve.failures import MAX_MESSAGE, RequestError, TooLargeError, UnavailableError, UnknownModelError
 from fivefold.serve.intake import Input
@@ -84,6 +84,14 @@ def test_a_model_of_another_name_is_told_which_is_here_and_who_can_change_it() -
     assert "use 'house'" in str(refused.value)[:MAX_MESSAGE], "cut off before its advice"
     for asked in ("anything", "*", "\ud800"):
         Names("house", ("other", "*")).check(asked)
+
+
+@pytest.mark.parametrize("name", ["half a pair \ud800", "two\nlines", "nul \0"])
+def test_a_name_that_no_answer_could_hold_is_refused_at_the_start(name: str) -> None:
+    """/metrics failed for good, since its labels are text."""
+    for names in ((name, ()), ("house", ("other", name))):
+        with pytest.raises(InputError, match="--served-model-name"):
+            Names(*names)
 
 
 # tasks
