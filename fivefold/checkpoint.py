@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from fivefold.adapters import Adapter, open_adapters, read_bank, write_adapter, write_adapters
-from fivefold.compact import BY_DTYPE, INT4, INT8, Compact
+from fivefold.compact import CODEBOOKS, INT8, Compact, Parts, form_of
 from fivefold.config import ModelConfig
 from fivefold.errors import CheckpointError, InputError, MissingFileError, TensorError
 from fivefold.layouts import (
@@ -39,7 +39,7 @@ from fivefold.layouts import (
 )
 from fivefold.model import Encoder
 from fivefold.quantization import Codes, quantize, quantized_names
-from fivefold.shards import SCALE, Shards, check_tensors, open_model, read_json, read_place, write_json, write_shards
+from fivefold.shards import Shards, check_tensors, open_model, read_json, read_place, write_json, write_shards
 
 Reader = Callable[[], Tensor]
 
@@ -47,7 +47,7 @@ DEFAULT_SHARD_BYTES = 5_000_000_000
 ROUNDED_ROWS = 4096
 """Rows of a matrix that are in float32 at a time while it is put into 8 bits."""
 WORD_TABLE = "embeddings.word_embeddings.weight"
-QUANTIZATIONS: Mapping[str, Compact] = {"int8": INT8, "int4-words": INT4}
+QUANTIZATIONS: Mapping[str, Compact] = {"int8": INT8, "codebook-words": CODEBOOKS}
 """Ways to store matrices in our own layout, by the form of the word table; all other matrices are int8 in both."""
 
 # Files that go along when a folder is converted; patterns within the folder.
@@ -78,18 +78,21 @@ class Checkpoint:
     config: ModelConfig
     layout: str
     readers: Mapping[str, Reader]
-    compact: Mapping[str, Callable[[], Codes]]
-    """How to read the matrices that are stored in 8 bits as they are."""
+    compact: Mapping[str, tuple[Compact, Callable[[], Parts]]]
+    """How to read the matrices that are stored in fewer bits as they are."""
 
     def codes(self, name: str) -> Codes:
         """A matrix in 8 bits: as it is stored, or else rounded here, a block of rows in float32 at a time."""
-        if name in self.compact:
-            return self.compact[name]()
-        matrix = self.readers[name]()
-        codes, scales = torch.empty(matrix.shape, dtype=torch.int8), torch.empty(len(matrix))
-        for start in range(0, len(matrix), ROUNDED_ROWS):
-            rows = slice(start, start + ROUNDED_ROWS)
-            codes[rows], scales[rows] = INT8.encode(matrix[rows].float())
+        form, stored = self.compact.get(name, (None, None))
+        parts = stored() if stored else (self.readers[name](),)
+        if form is INT8:
+            return parts[0].clone(), parts[1].clone()
+        count, width = parts[0].shape
+        codes = torch.empty(count, width * (form.per_code if form else 1), dtype=torch.int8)
+        scales = torch.empty(count)
+        for start in range(0, count, ROUNDED_ROWS):
+            some = slice(start, start + ROUNDED_ROWS)
+            codes[some], scales[some] = INT8.encode(form.rows(parts, some) if form else parts[0][some].float())
         return codes, scales
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
@@ -178,9 +181,11 @@ def save_adapter(source: Path, target: Path, *, task: str) -> None:
     """
     checkpoint = open_checkpoint(source)
     task_id = checkpoint.config.task_id(task)
-    terms = {name: reader()[task_id] for name, reader in checkpoint.readers.items() if is_bank(name)}
+    banks = {name: reader() for name, reader in checkpoint.readers.items() if is_bank(name)}
+    config, banks = _with_word_terms(checkpoint.config, banks)
+    terms = {name: bank[task_id] for name, bank in banks.items()}
     with staged(Path(target)) as staging:
-        write_adapter(staging, checkpoint.config, terms, WRAPPED_FORM)
+        write_adapter(staging, config, terms, WRAPPED_FORM)
 
 
 def detect_layout(folder: Path) -> str:
@@ -207,8 +212,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         if form.leaves is not Leaves.BANKS:
             config, adapters = open_adapters(folder, config)
     readers = _readers(form, config, shards, adapters)
-    stored = [name for name in readers if form is OWN_FORM and name + SCALE in shards]
-    compact = {name: partial(_codes, shards, name) for name in stored if _compact_form(shards, name) is INT8}
+    forms = {name: form_of(name, shards.names()) for name in readers if form is OWN_FORM}
+    compact = {name: (how, partial(_parts, shards, name, how)) for name, how in forms.items() if how}
     return Checkpoint(config, _layout_of(form, folder, shards), readers, compact)
 
 
@@ -218,7 +223,8 @@ def _readers(form: Form, config: ModelConfig, shards: Shards, adapters: tuple[Ad
     banks = {name: shape for name, shape in shapes.items() if adapters and is_bank(name)}
     inside = {name: shape for name, shape in shapes.items() if name not in banks}
     matrices = {name for name, shape in inside.items() if len(shape) == 2}
-    compact = {name: _compact_form(shards, name) for name in matrices if form is OWN_FORM and name + SCALE in shards}
+    found = {name: form_of(name, shards.names()) for name in matrices if form is OWN_FORM}
+    compact = {name: how for name, how in found.items() if how}
     check_tensors(shards, form, inside, compact=compact)
     for adapter in adapters:
         adapter.check(banks)
@@ -233,18 +239,14 @@ def _readers(form: Form, config: ModelConfig, shards: Shards, adapters: tuple[Ad
     return {name: reader(name) for name in shapes}
 
 
-def _compact_form(shards: Shards, name: str) -> Compact:
-    """How a matrix is stored that has scales beside it."""
-    return BY_DTYPE.get(shards.dtype(name), INT8) if name in shards else INT8
-
-
-def _codes(shards: Shards, name: str) -> Codes:
-    return shards.get(name).clone(), shards.get(name + SCALE).clone()
+def _parts(shards: Shards, name: str, form: Compact) -> Parts:
+    """Codes, and what lies beside them."""
+    return tuple(shards.get(name + ending) for ending in ("", *form.endings))
 
 
 def _decoded(shards: Shards, name: str, form: Compact) -> Tensor:
-    """Codes and scales -> float32 [O, I]."""
-    return form.decode(shards.get(name), shards.get(name + SCALE))
+    """-> float32 [O, I]."""
+    return form.decode(*_parts(shards, name, form))
 
 
 def _has_pooler(form: Form, config: ModelConfig, shards: Shards) -> bool:
@@ -309,6 +311,8 @@ def _write_into(
     _check_writable(config, tensors)
     _check_holds(layout, config)
     how = LAYOUTS[layout]
+    if layout != "fivefold":
+        config, tensors = _with_word_terms(config, tensors)
     dtype = str(tensors[WORD_TABLE].dtype).removeprefix("torch.")
     config = replace(config, torch_dtype=dtype)
     write_json(folder / "config.json", how.config(config))
@@ -330,15 +334,28 @@ def _quantized(tensors: Mapping[str, Tensor], words: Compact) -> dict[str, Tenso
         if not tensor.isfinite().all():
             raise TensorError(f"tensor {name!r} holds NaN or infinity, which integers cannot store")
         form = words if name == WORD_TABLE else INT8
-        if tensor.shape[1] % form.block:
+        if tensor.shape[1] % form.per_code:
             raise InputError(
-                f"a hidden size of {tensor.shape[1]} has no 4-bit form: blocks are of {form.block} columns"
+                f"a hidden size of {tensor.shape[1]} has no such form: it is not a multiple of {form.per_code}; "
+                f"store it as 'int8'"
             )
-        codes, scale = form.encode(tensor.detach().float())
-        if not scale.isfinite().all():
-            raise TensorError(f"tensor {name!r} holds entries too large for 4-bit blocks; store it as 'int8'")
-        stored[name], stored[name + SCALE] = codes, scale
+        parts = form.encode(tensor.detach().float())
+        if not all(part.isfinite().all() for part in parts):
+            raise TensorError(f"tensor {name!r} holds entries too large for float16 scales; store it as 'int8'")
+        stored |= {name + ending: part for ending, part in zip(("", *form.endings), parts, strict=True)}
     return stored
+
+
+def _with_word_terms(config: ModelConfig, tensors: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """The same adapters as foreign layouts have them, with a term for every word, of zeros where there was none."""
+    filled = dict(tensors)
+    if config.lora_adaptations and not config.lora_words:
+        like = next(tensor for name, tensor in tensors.items() if is_bank(name))
+        config = replace(config, lora_words=True)
+        for name, shape in tensor_shapes(config).items():
+            if is_bank(name) and name not in filled:
+                filled[name] = like.new_zeros(shape)
+    return config, filled
 
 
 def _check_holds(layout: str, config: ModelConfig) -> None:

@@ -1,37 +1,56 @@
-"""Matrices in fewer bits, as our own layout stores them: a tensor of codes and, under the same name and `_scale`, its scales.
+"""Matrices in fewer bits, as our own layout stores them: codes and, under the same name with an ending, what they mean.
 
-int8   codes int8 [O, I], scales float32 [O]: a scale for each row, codes -127 to 127
-int4   codes uint8 [O, I/2], scales float16 [O, I/32]: a scale for each block of 32 columns; byte j of a block holds column j
-       in its low half and column j + 16 in its high half, each code -8 to 7 stored with 8 added
-
-The int4 scale is the block's entry of largest magnitude over -8, so that a matrix that was read from such blocks is stored in
-the same ones without loss.
+int8   codes int8 [O, I], `_scale` float32 [O]: a scale for each row, codes -127 to 127
+books  codes uint8 [O, I/3], `_books` float16 [I/3, 256, 3], `_basis` float16 [I, I]: each code is a point of its book, and all
+       of a row's points, one behind the other, times the basis are the row (codebooks.py)
 
 Shapes: O rows, I columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-BLOCK = 32
+from fivefold import codebooks
+from fivefold.codebooks import GROUP, POINTS
+
+SCALE, BOOKS, BASIS = "_scale", "_books", "_basis"
 
 Shape = tuple[int, ...]
+Parts = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Compact:
-    """One way to store a matrix; `dtype` is the name safetensors gives that of the codes, `block` divides the columns."""
+    """One way to store a matrix.
+
+    Args:
+        dtype: the name that safetensors gives that of the codes.
+        endings: of the names of the tensors beside the codes.
+        per_code: numbers that one code stands for; divides the columns.
+        shapes: of a matrix -> of its codes and of what lies beside them.
+        encode: float [O, I] -> its codes and what lies beside them.
+        decode: the way back, to float32.
+    """
 
     dtype: str
-    block: int
-    shapes: Callable[[Shape], tuple[Shape, Shape]]
-    encode: Callable[[Tensor], tuple[Tensor, Tensor]]
-    decode: Callable[[Tensor, Tensor], Tensor]
+    endings: tuple[str, ...]
+    per_code: int
+    shapes: Callable[[Shape], tuple[Shape, ...]]
+    encode: Callable[[Tensor], Parts]
+    decode: Callable[..., Tensor]
+
+    def rows(self, parts: Parts, some: slice) -> Tensor:
+        """Some rows of a matrix of these parts, as float32."""
+        each = (
+            part[some] if ending in ("", SCALE) else part
+            for ending, part in zip(("", *self.endings), parts, strict=True)
+        )
+        return self.decode(*each)
 
 
 def _encode_int8(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,28 +64,21 @@ def _decode_int8(codes: Tensor, scale: Tensor) -> Tensor:
     return codes.float() * scale[:, None]
 
 
-def _encode_int4(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """float [O, I] -> codes [O, I/2], scales [O, I/32]."""
-    blocks = rows.view(len(rows), -1, BLOCK)
-    largest = blocks.gather(2, blocks.abs().argmax(dim=2, keepdim=True))  # with its sign: [O, I/32, 1]
-    scale = (largest / -8).to(torch.float16)
-    codes = (blocks / _nonzero(scale.float())).round().clamp(-8, 7).add(8).to(torch.uint8)
-    low, high = codes.chunk(2, dim=2)  # [O, I/32, 16] each
-    return (low | high << 4).flatten(1), scale[..., 0]
-
-
-def _decode_int4(codes: Tensor, scale: Tensor) -> Tensor:
-    """-> float32 [O, I]."""
-    halves = codes.view(len(codes), -1, BLOCK // 2)
-    blocks = torch.cat((halves & 15, halves >> 4), dim=2).float()  # [O, I/32, 32]
-    return blocks.sub_(8).mul_(scale.float()[..., None]).flatten(1)
-
-
 def _nonzero(scale: Tensor) -> Tensor:
-    """A block or row of zeros keeps its codes at zero under any scale but zero."""
+    """A row of zeros keeps its codes at zero under any scale but zero."""
     return torch.where(scale == 0, torch.ones_like(scale), scale)
 
 
-INT8 = Compact("I8", 1, lambda shape: (shape, shape[:1]), _encode_int8, _decode_int8)
-INT4 = Compact("U8", BLOCK, lambda s: ((s[0], s[1] // 2), (s[0], s[1] // BLOCK)), _encode_int4, _decode_int4)
-BY_DTYPE: Mapping[str, Compact] = {form.dtype: form for form in (INT8, INT4)}
+def _shapes_of_books(shape: Shape) -> tuple[Shape, ...]:
+    rows, columns = shape
+    return (rows, columns // GROUP), (columns // GROUP, POINTS, GROUP), (columns, columns)
+
+
+INT8 = Compact("I8", (SCALE,), 1, lambda shape: (shape, shape[:1]), _encode_int8, _decode_int8)
+CODEBOOKS = Compact("U8", (BOOKS, BASIS), GROUP, _shapes_of_books, codebooks.encode, codebooks.decode)
+FORMS = (INT8, CODEBOOKS)
+
+
+def form_of(name: str, names: Collection[str]) -> Compact | None:
+    """How the matrix of this name is stored, by what lies beside it: in one of these forms, or as plain numbers."""
+    return next((form for form in FORMS if name + form.endings[0] in names), None)

@@ -135,6 +135,8 @@ class ModelConfig:
     lora_adaptations: tuple[str, ...] = ()
     lora_rank: int = 4
     lora_alpha: float = 1.0
+    lora_words: bool = True
+    """Whether adapters have a term for every word of the table too, as the release's have."""
     task_instructions: Mapping[str, str] = field(default_factory=dict)
     matryoshka_dimensions: tuple[int, ...] = ()
     torch_dtype: str | None = None
@@ -234,6 +236,8 @@ class ModelConfig:
         """The config.json of our own layout."""
         values = asdict(self)
         values["task_instructions"] = dict(self.task_instructions)
+        if self.lora_words:
+            del values["lora_words"]  # as everywhere else
         return {"architectures": ["FivefoldModel"], "model_type": "fivefold", **values}
 
 

@@ -362,6 +362,7 @@ _NOT_JINABERT = (
     "lora_adaptations",
     "lora_rank",
     "lora_alpha",
+    "lora_words",
     "task_instructions",
 )
 

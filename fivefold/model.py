@@ -49,8 +49,8 @@ def _linear(config: ModelConfig, in_features: int, out_features: int, *, bias: b
     return LoRALinear(in_features, out_features, tasks=tasks, rank=rank, scaling=config.lora_scaling, bias=bias)
 
 
-def _table(config: ModelConfig, rows: int) -> LoRAEmbedding:
-    tasks, rank = len(config.lora_adaptations), config.lora_rank
+def _table(config: ModelConfig, rows: int, *, adapted: bool = True) -> LoRAEmbedding:
+    tasks, rank = len(config.lora_adaptations) if adapted else 0, config.lora_rank
     return LoRAEmbedding(rows, config.hidden_size, tasks=tasks, rank=rank, scaling=config.lora_scaling)
 
 
@@ -63,7 +63,7 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.word_embeddings = _table(config, config.vocab_size)
+        self.word_embeddings = _table(config, config.vocab_size, adapted=config.lora_words)
         self.token_type_embeddings = _table(config, config.type_vocab_size)
         self.norm = _norm(config)
         self.dropout = config.hidden_dropout_prob

@@ -25,8 +25,6 @@ from fivefold.layouts import HEADS, Form, Place, Shapes
 MODEL_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 ADAPTER_FILE = "adapter_model.safetensors"
-SCALE = "_scale"
-"""Ending of the name under which the scales of a matrix stored in codes lie."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -185,13 +183,13 @@ def read_place(shards: Shards, place: Place) -> Tensor:
 
 
 def check_tensors(shards: Shards, form: Form, shapes: Shapes, *, compact: Mapping[str, Compact] | None = None) -> None:
-    """Refuse all but exactly the tensors of `shapes` (our names), in `form`; `compact` ones are codes with scales."""
+    """Refuse all but exactly the tensors of `shapes` (our names), in `form`; `compact` ones are codes and more."""
     expected: dict[str, tuple[int, ...]] = {}
     for name, shape in shapes.items():
         place = form.place(name)
         expected.update(dict.fromkeys(place.names, place.shape(shape)))
     for name, how in (compact or {}).items():
-        expected[name], expected[name + SCALE] = how.shapes(shapes[name])
+        expected |= {name + end: shape for end, shape in zip(("", *how.endings), how.shapes(shapes[name]), strict=True)}
     _check_names(shards, set(expected))
     for name, wanted in expected.items():
         found = shards.shape(name)
@@ -219,7 +217,7 @@ def _check_names(shards: Shards, expected: set[str]) -> None:
 def _check_dtype(shards: Shards, name: str, how: Compact | None) -> None:
     found = shards.dtype(name)
     if (found != how.dtype) if how else not found.startswith(("F", "BF")):
-        wanted = f"{how.dtype}, as {name + SCALE!r} lies beside it" if how else "floating point"
+        wanted = f"{how.dtype}, as {name + how.endings[0]!r} lies beside it" if how else "floating point"
         raise TensorError(f"tensor {name!r} in {shards.home(name)} is of type {found} and should be {wanted}")
 
 

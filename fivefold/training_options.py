@@ -7,7 +7,7 @@ from collections.abc import Callable
 from fivefold.options import Parser, model_options, task_option
 
 FAMILIES = ("retrieval", "text-matching", "classification", "separation")
-NANO_STAGES = ("vocabulary", "distil", "turn", "refine", "pairs", "adapters", "package", "all")
+NANO_STAGES = ("start", "distil", "turn", "refine", "pairs", "adapters", "package", "all")
 SET_KINDS = ("sts", "bitext", "retrieval", "classification", "clustering", "long")
 
 
@@ -98,7 +98,6 @@ def _nano_recipe(add: Parser) -> None:
     )
     for name, help_text in NANO_PATHS.items():
         add.add_argument(f"--{name}", required=True, metavar="PATH", help=f"{help_text} (required)")
-    add.add_argument("--pieces", type=int, default=138_000, metavar="N", help="of the vocabulary (default: 138000)")
     add.add_argument(
         "--schedules", metavar="FILE", help="JSON: stage or family -> steps, batch_size ... (default: nano.py's)"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from transformers import (
     JinaEmbeddingsV3Model,
 )
 
-from fivefold.checkpoint import convert, detect_layout, load_encoder, read, write
+from fivefold.checkpoint import WORD_TABLE, convert, detect_layout, load_encoder, read, save_adapter, write
+from fivefold.compact import CODEBOOKS
 from fivefold.config import ModelConfig
 from fivefold.errors import CheckpointError, InputError, MissingFileError, TensorError
 from fivefold.layouts import LAYOUTS, Form, Scheme, tensor_shapes
@@ -273,27 +275,66 @@ def test_int8_is_stable_and_converts(tmp_path: Path) -> None:
         assert torch.equal(third[name], tensor)
 
 
-def test_int4_words_take_half_the_bytes_and_keep_what_blocks_hold(tmp_path: Path) -> None:
-    state = toy.encoder().state_dict()
-    write(tmp_path / "a", CONFIG, state, quantize="int4-words")
+def test_codebook_words_are_read_as_they_were_written(tmp_path: Path) -> None:
+    config = toy.config(hidden_size=48, num_attention_heads=4)
+    state = toy.encoder(config).state_dict()
+    write(tmp_path / "a", config, state, quantize="codebook-words")
     stored = load_file(tmp_path / "a" / "model.safetensors")
-    words = stored["embeddings.word_embeddings.weight"]
-    rows, columns = state["embeddings.word_embeddings.weight"].shape
-    assert words.dtype == torch.uint8 and words.shape == (rows, columns // 2)
+    rows, columns = state[WORD_TABLE].shape
+    assert stored[WORD_TABLE].dtype == torch.uint8 and stored[WORD_TABLE].shape == (rows, columns // 3)
     assert stored["layers.0.mlp.fc1.weight"].dtype == torch.int8
-    convert(tmp_path / "a", tmp_path / "b", layout="fivefold", quantize="int4-words")
-    convert(tmp_path / "a", tmp_path / "c", layout="hf")
-    first, second, third = (read(tmp_path / name)[1]["embeddings.word_embeddings.weight"] for name in "abc")
-    assert torch.equal(first, second) and torch.equal(first, third)
+    words = read(tmp_path / "a")[1][WORD_TABLE]
+    assert torch.equal(words, CODEBOOKS.decode(*(stored[WORD_TABLE + ending] for ending in ("", *CODEBOOKS.endings))))
+    assert torch.cosine_similarity(words, state[WORD_TABLE]).min() > 0.9
+    convert(tmp_path / "a", tmp_path / "b", layout="hf")
+    assert torch.equal(read(tmp_path / "b")[1][WORD_TABLE], words)
+    encoder = load_encoder(tmp_path / "a", dtype=torch.float32, device=CPU, int8=True)
+    plain = load_encoder(tmp_path / "a", dtype=torch.float32, device=CPU)
+    assert torch.cosine_similarity(hidden(encoder), hidden(plain), dim=-1).min() > 0.99
 
 
-def test_what_int4_cannot_hold_is_told(tmp_path: Path) -> None:
-    state = toy.encoder().state_dict()
+def test_books_without_their_basis_are_told(tmp_path: Path) -> None:
+    config = toy.config(hidden_size=48, num_attention_heads=4)
+    write(tmp_path / "a", config, toy.encoder(config).state_dict(), quantize="codebook-words")
+    stored = load_file(tmp_path / "a" / "model.safetensors")
+    del stored[WORD_TABLE + "_basis"]
+    save_file(stored, tmp_path / "a" / "model.safetensors")
+    with pytest.raises(TensorError, match="word_embeddings.weight_basis' is missing"):
+        read(tmp_path / "a")
+
+
+def test_words_without_terms_get_terms_of_zeros_in_foreign_layouts(tmp_path: Path) -> None:
+    """The adapters do the same there, in every layout and as a folder of PEFT."""
+    config = toy.config(lora_words=False)
+    encoder = toy.encoder(config)
+    state = encoder.state_dict()
+    assert f"{WORD_TABLE.removesuffix('weight')}lora_A" not in state
+    write(tmp_path / "own", config, state)
+    assert read(tmp_path / "own")[0] == replace(config, torch_dtype="float32")
+    for layout in ("jina", "hf", "transformers"):
+        convert(tmp_path / "own", tmp_path / layout, layout=layout)
+        found = load_encoder(tmp_path / layout, dtype=torch.float32, device=CPU)
+        assert found.config.lora_words
+        assert not found.embeddings.word_embeddings.lora_A.any()
+        for task in config.lora_adaptations:
+            torch.testing.assert_close(hidden(found, task), hidden(encoder, task), rtol=0, atol=1e-6)
+    task = config.lora_adaptations[0]
+    save_adapter(tmp_path / "own", tmp_path / "peft", task=task)
+    terms = load_file(tmp_path / "peft" / "adapter_model.safetensors")
+    words = [tensor for name, tensor in terms.items() if "word_embeddings" in name]
+    assert len(words) == 2 and not any(tensor.any() for tensor in words)
+
+
+def test_what_books_cannot_hold_is_told(tmp_path: Path) -> None:
+    config = toy.config(hidden_size=48, num_attention_heads=4)
+    state = toy.encoder(config).state_dict()
     state["embeddings.word_embeddings.weight"][3, 3] = 1e30
-    with pytest.raises(TensorError, match="too large for 4-bit blocks; store it as 'int8'"):
-        write(tmp_path / "m", CONFIG, state, quantize="int4-words")
-    with pytest.raises(InputError, match="unknown quantization 'int3'; there are: int8, int4-words"):
-        write(tmp_path / "m", CONFIG, state, quantize="int3")
+    with pytest.raises(TensorError, match="too large for float16 scales; store it as 'int8'"):
+        write(tmp_path / "m", config, state, quantize="codebook-words")
+    with pytest.raises(InputError, match="a hidden size of 32 has no such form: it is not a multiple of 3"):
+        write(tmp_path / "m", CONFIG, toy.encoder().state_dict(), quantize="codebook-words")
+    with pytest.raises(InputError, match="unknown quantization 'int3'; there are: int8, codebook-words"):
+        write(tmp_path / "m", config, state, quantize="int3")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -33,6 +33,7 @@ CORE = (
     "pooling",
     "vectors",
     "layouts",
+    "codebooks",
     "compact",
     "shards",
     "peft",

@@ -191,14 +191,14 @@ def test_prepacked_linears_give_the_same_hidden_states() -> None:
 
 @needs_int8
 @pytest.mark.usefixtures("way")
-@pytest.mark.parametrize("stored", ["int8", "int4-words", None])
+@pytest.mark.parametrize("stored", ["int8", "codebook-words", None])
 def test_every_way_of_storing_loads_to_the_same_codes(tmp_path: Path, stored: str | None) -> None:
     """Codes that are stored are taken as they are; others are rounded, which gives those that would have been stored."""
-    encoder = toy.encoder()
+    encoder = toy.encoder(toy.config(hidden_size=48, num_attention_heads=4))
     checkpoint.write(tmp_path / "model", encoder.config, dict(encoder.state_dict()), quantize=stored)
     opened = checkpoint.open_checkpoint(tmp_path / "model")
     for name in quantized_names(encoder):
-        if stored != "int4-words" or name != checkpoint.WORD_TABLE:
+        if stored != "codebook-words" or name != checkpoint.WORD_TABLE:
             found, wanted = opened.codes(name), INT8.encode(encoder.state_dict()[name])
             assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
     loaded = checkpoint.load_encoder(tmp_path / "model", dtype=torch.float32, device=CPU, int8=True)

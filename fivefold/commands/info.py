@@ -14,14 +14,15 @@ from safetensors import SafetensorError, safe_open
 
 from fivefold import __version__
 from fivefold.commands.loading import resolve_folder
-from fivefold.compact import INT4
+from fivefold.compact import FORMS, form_of
 from fivefold.config import ModelConfig
 from fivefold.errors import CheckpointError
 from fivefold.quantization import choose
-from fivefold.shards import SCALE
 
 _FRONT_MATTER = re.compile(r"\A\ufeff?---\s*\n(.*?)^---\s*$", re.MULTILINE | re.DOTALL)
-_LICENCE_LINE = re.compile(r"^license:[ \t]*[\"']?([^\s\"'#][^\"'#\n]*?)[\"']?[ \t]*(?:#.*)?$", re.MULTILINE)
+_LICENCE_LINES = re.compile(
+    r"^(license|license_name):[ \t]*[\"']?([^\s\"'#][^\"'#\n]*?)[\"']?[ \t]*(?:#.*)?$", re.MULTILINE
+)
 _UNITS = ("B", "kB", "MB", "GB")
 
 
@@ -68,12 +69,14 @@ def _licence(folder: Path) -> str:
     """The licence the model card states in its front matter."""
     card = folder / "README.md"
     front = _FRONT_MATTER.match(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None
-    found = _LICENCE_LINE.search(front[1]) if front else None
-    return found.group(1) if found else "not stated in the model's folder"
+    found = {match[1]: match[2] for match in reversed([*_LICENCE_LINES.finditer(front[1] if front else "")])}
+    if found.get("license") == "other":  # on the hub, of a name that is not in its list
+        return found.get("license_name", "other")
+    return found.get("license", "not stated in the model's folder")
 
 
 def _parameters(folder: Path) -> int:
-    """Numbers of the weights, from the files' headers alone; scales of matrices in fewer bits are not among them."""
+    """Numbers of the weights, from the files' headers alone; what lies beside codes in fewer bits is not among them."""
     return sum(_stored(path) for path in folder.glob("*.safetensors"))
 
 
@@ -81,16 +84,17 @@ def _stored(path: Path) -> int:
     try:
         with safe_open(path, framework="np") as tensors:
             names = set(tensors.keys())
-            scales = {name + SCALE for name in names}
-            return sum(_numbers(tensors.get_slice(name)) for name in names - scales)
+            beside = {name + ending for name in names for form in FORMS for ending in form.endings}
+            return sum(_numbers(name, tensors.get_slice(name), names) for name in names - beside)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file ({error}); fetch or write it again") from None
 
 
-def _numbers(stored: Any) -> int:
-    """Of one tensor; a byte of codes in 4 bits holds two."""
+def _numbers(name: str, stored: Any, names: set[str]) -> int:
+    """Of one tensor; one code of a matrix in fewer bits may stand for several."""
+    form = form_of(name, names)
     count: int = prod(stored.get_shape())
-    return 2 * count if stored.get_dtype() == INT4.dtype else count
+    return count * form.per_code if form else count
 
 
 def _size(count: float) -> str:

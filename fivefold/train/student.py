@@ -1,8 +1,8 @@
-"""The student before training: the teacher's layers with rotary positions and the pruned vocabulary.
+"""The student before training: the teacher's words and layers, with rotary positions.
 
 The teacher adds a row for the position and one for the token type to every word row. Rotary positions replace the first, so
-its mean over all positions joins the type row; the word rows stay the teacher's own, which lie in 4-bit blocks and are stored
-in them again without loss.
+its mean over all positions joins the type row; the word rows stay the teacher's own. Adapters have no terms for words: trained
+ones changed nothing that was measured, and would take 10 MB.
 
 The teacher's heads know nothing of rotation, which would scramble their scores. Scores see queries and keys only through their
 product, so each head's basis is free: it is turned so that the dimensions that turn fastest carry least. A large rotary base
@@ -43,10 +43,10 @@ _LAYER_PARTS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def student_config(file: TeacherFile, vocab_size: int, *, matryoshka: tuple[int, ...] = MATRYOSHKA) -> ModelConfig:
+def student_config(file: TeacherFile, *, matryoshka: tuple[int, ...] = MATRYOSHKA) -> ModelConfig:
     """The teacher's sizes as a v3 model with all five adapters and the standard prompts."""
     body = ModelConfig(
-        vocab_size=vocab_size,
+        vocab_size=len(file.pieces),
         hidden_size=file.hidden_size,
         num_hidden_layers=file.num_layers,
         num_attention_heads=file.num_heads,
@@ -63,6 +63,7 @@ def student_config(file: TeacherFile, vocab_size: int, *, matryoshka: tuple[int,
         rotary_emb_base=ROTARY_BASE,
         lora_rank=RANK,
         lora_alpha=1,
+        lora_words=False,
         matryoshka_dimensions=tuple(dims for dims in matryoshka if dims <= file.hidden_size),
         torch_dtype="float32",
     )
@@ -80,11 +81,11 @@ def without_tasks(config: ModelConfig) -> ModelConfig:
     return replace(config, lora_adaptations=(), task_instructions={})
 
 
-def student_tensors(file: TeacherFile, rows: list[int]) -> Tensors:
-    """The body by our own names, with the word rows `rows` only."""
+def student_tensors(file: TeacherFile) -> Tensors:
+    """The body by our own names; rows of the word table that no piece has are left out."""
     constant = file.matrix("emb.pos", file.num_positions).mean(0) + file.matrix("emb.type", file.num_types)[0]
     tensors = {
-        "embeddings.word_embeddings.weight": file.matrix("emb.word", file.vocab_size)[rows],
+        "embeddings.word_embeddings.weight": file.matrix("emb.word", file.vocab_size)[: len(file.pieces)].contiguous(),
         "embeddings.token_type_embeddings.weight": constant[None],
         "embeddings.norm.weight": file.vector("emb.ln.w"),
         "embeddings.norm.bias": file.vector("emb.ln.b"),

@@ -16,10 +16,10 @@ from fivefold.errors import CheckpointError
 from tests import toy
 
 
-@pytest.mark.parametrize("quantize", [None, "int8", "int4-words"])
+@pytest.mark.parametrize("quantize", [None, "int8", "codebook-words"])
 def test_parameters_are_the_models_in_whichever_bits_they_are_stored(quantize: str | None, tmp_path: Path) -> None:
-    """Scales are none, and two codes of 4 bits share a byte: the shipped model would have lost a third of itself."""
-    encoder = toy.encoder(toy.config(hidden_size=64))
+    """Scales and books are none, and a code of a book is three: the shipped model would have lost most of its words."""
+    encoder = toy.encoder(toy.config(hidden_size=48))
     write(tmp_path, encoder.config, encoder.state_dict(), quantize=quantize, part_of=lambda name: name.split(".")[0])
     _, tensors = read(tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
@@ -40,6 +40,10 @@ def test_parameters_are_the_models_in_whichever_bits_they_are_stored(quantize: s
         (b"---\nlicense:\ntags: x\n---\n", None),
         (b"---\nlicense: \n  - mit\n---\n", None),
         (b"---\nlicense: Apache License 2.0 \nlicense_name: x\n---\n", "Apache License 2.0"),
+        (b"---\nlicense_name: 'llama 9'\nlicense: other\n---\n", "llama 9"),
+        (b"---\nlicense: other\n---\n", "other"),
+        (b"---\nlicense: mit\nlicense: other\nlicense_name: x\n---\n", "mit"),
+        (b"---\nlicense_name: x\n---\n", None),
         (b"", None),
         (None, None),
     ],

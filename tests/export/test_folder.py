@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fivefold import CheckpointError, Embedder, InputError, UnknownTaskError
-from fivefold.config import TASKS
+from fivefold.config import TASKS, ModelConfig
 from fivefold.export.folder import export_onnx, export_onnx_merged
+from fivefold.layouts import tensor_shapes
 from tests import toy
 
 NANO = Path(__file__).parent.parent.parent / "fivefold" / "models" / "v3-nano"
@@ -50,9 +52,10 @@ def test_the_body_alone(tiny_folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not NANO.is_dir(), reason="this checkout came without v3-nano")
 def test_v3_nano_in_8_bits(tmp_path: Path) -> None:
-    """Within the accuracy asked of 8 bits on a CPU, in a quarter of the size."""
+    """Within the accuracy asked of 8 bits on a CPU, in little more than a quarter of the size."""
     export_onnx(NANO, tmp_path / "m", int8=True)
-    assert (tmp_path / "m" / "model.onnx_data").stat().st_size < 100e6
+    float32 = 4 * sum(math.prod(shape) for shape in tensor_shapes(ModelConfig.from_folder(NANO)).values())
+    assert (tmp_path / "m" / "model.onnx_data").stat().st_size < 0.28 * float32
     tasks = [TASKS[n % 5].name for n in range(len(TEXTS))]
     found, wanted = (model.encode(TEXTS, task=tasks) for model in (loaded(tmp_path / "m"), Embedder.load(NANO)))
     cosines = (found * wanted).sum(axis=1)

@@ -49,12 +49,11 @@ def plan(tmp_path: Path) -> Plan:
         {"task": "vitaltopic", "lang": "en", "text": en, "label": "ab"[i % 2]} for i, (en, _) in enumerate(SENTENCES)
     ]
     toys.write_lines(folder / "labels.jsonl.xz", labels)
-    toys.write_lines(folder / "lex.jsonl.xz", [{"src": "freedict", "a": "eng", "b": "spa", "x": "moon", "y": "luna"}])
     for lang, side in (("en", 0), ("es", 1)):
         rows = [f"{pair[side]}\t{pair[side]} {pair[side]}\t{i % 6}" for i, pair in enumerate(SENTENCES)]
         toys.write_lines(folder / f"stsb-{lang}-train.tsv.xz", rows)
     short = {name: {"steps": 3, "batch_size": 4, "max_length": 48} for name in SCHEDULES}
-    work = Plan(tmp_path / "work", folder, folder, folder / "teacher.bin", tmp_path / "toy-nano", pieces=34, front=2)
+    work = Plan(tmp_path / "work", folder, folder, folder / "teacher.bin", tmp_path / "toy-nano", front=2)
     return work.with_schedules(short)
 
 
@@ -102,7 +101,7 @@ def test_from_a_teacher_to_a_model_that_loads(plan: Plan, tmp_path: Path) -> Non
 def test_a_stage_that_is_done_is_passed_over_and_one_that_is_not_is_missed(plan: Plan) -> None:
     with pytest.raises(MissingFileError, match="run the stage"):
         v3_nano(plan, run(), ["distil"])
-    v3_nano(plan, run(), ["vocabulary"])
+    v3_nano(plan, run(), ["start"])
     with pytest.raises(
         MissingFileError, match=r"has no body-refined\.safetensors or body-turned\.safetensors or body\.safetensors"
     ):
@@ -112,7 +111,7 @@ def test_a_stage_that_is_done_is_passed_over_and_one_that_is_not_is_missed(plan:
 
 
 def test_adapters_turn_with_their_body_and_stay_so_where_they_learn_no_more(plan: Plan) -> None:
-    v3_nano(plan, run(), ["vocabulary", "distil", "adapters"])
+    v3_nano(plan, run(), ["start", "distil", "adapters"])
     before = load_file(plan.work / "adapters-separation.safetensors")
     still = plan.with_schedules({name: {"steps": 0} for name in FAMILIES})
     v3_nano(still, run(), ["turn", "adapters"])
@@ -125,7 +124,7 @@ def test_adapters_turn_with_their_body_and_stay_so_where_they_learn_no_more(plan
 
 
 def test_adapters_that_learned_on_keep_a_share_of_their_start(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    v3_nano(plan, run(), ["vocabulary", "distil", "adapters", "turn"])
+    v3_nano(plan, run(), ["start", "distil", "adapters", "turn"])
     only = plan.with_schedules({name: {"steps": 0} for name in FAMILIES if name != "retrieval"})
     path, found = plan.work / "adapters-retrieval.safetensors", {}
     for share in (0.0, 0.5):
@@ -142,7 +141,7 @@ def test_adapters_that_learned_on_keep_a_share_of_their_start(plan: Plan, monkey
 
 def test_classes_are_learned_from_where_questions_are_told_apart(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the adapter of queries and behind its prompt, whatever classification had before."""
-    v3_nano(plan, run(), ["vocabulary", "distil", "adapters", "turn"])
+    v3_nano(plan, run(), ["start", "distil", "adapters", "turn"])
     only = plan.with_schedules({name: {"steps": 0} for name in FAMILIES if name != "classification"})
     found = {}
     for share in (0.0, 1.0):
@@ -159,7 +158,7 @@ def test_classes_are_learned_from_where_questions_are_told_apart(plan: Plan, mon
 
 
 def test_a_refined_body_keeps_a_share_of_its_start(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    v3_nano(plan, run(), ["vocabulary", "distil", "turn"])
+    v3_nano(plan, run(), ["start", "distil", "turn"])
     found = {}
     for share in (0.0, 0.25):
         monkeypatch.setattr(nano, "KEPT", {"refine": share})
@@ -203,7 +202,11 @@ def test_a_package_has_its_tasks_in_order(tmp_path: Path) -> None:
     config, tensors = read(tmp_path / "package")
     files = [set(load_file(path)) for path in (tmp_path / "package").glob("*.safetensors")]
     words = "embeddings.word_embeddings.weight"
-    assert {words, f"{words}_scale"} in files and set(filter(is_bank, tensors)) in files and len(files) == 3
+    assert (
+        {words, f"{words}_books", f"{words}_basis"} in files
+        and set(filter(is_bank, tensors)) in files
+        and len(files) == 3
+    )
     assert tensors["layers.0.mlp.fc1.lora_A"][:, 0, 0].tolist() == [0, 0, 3, 2, 1]
     assert config.lora_adaptations == encoder.config.lora_adaptations
     torch.testing.assert_close(tensors["layers.1.mlp.fc2.weight"], body["layers.1.mlp.fc2.weight"], atol=0.01, rtol=0)

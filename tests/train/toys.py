@@ -12,10 +12,10 @@ from fivefold.checkpoint import write
 from fivefold.train.corpora import Corpora, Graded, Labelled, Pair, Segment
 from fivefold.train.student import build_student, student_config, student_tensors
 from fivefold.train.teacher import TeacherFile
-from fivefold.train.vocabulary import MASK, SPECIALS, build_tokenizer, charsmap
+from fivefold.train.vocabulary import MASK, SPECIALS, tokenizer_of
 from tests import toy
 
-HIDDEN, LAYERS, HEADS, WIDE, POSITIONS = 32, 2, 2, 16, 512
+HIDDEN, LAYERS, HEADS, WIDE, POSITIONS = 48, 2, 2, 16, 512
 WORDS = ["▁sun", "▁moon", "▁sol", "▁luna", "▁red", "▁rojo", "shine", "▁", "ж", "ሀ", *"abcdelmnorstu"]
 
 
@@ -79,10 +79,8 @@ def student(seed: int = 0):
     """The untrained student of the toy teacher, and its tokenizer."""
     torch.manual_seed(seed)
     file = teacher_file()
-    rows = list(range(len(file.pieces)))
-    config = student_config(file, len(rows), matryoshka=(4, 8, HIDDEN))
-    encoder = build_student(config, student_tensors(file, rows))
-    return encoder, build_tokenizer(file.pieces, file.scores, charsmap())
+    encoder = build_student(student_config(file, matryoshka=(4, 8, HIDDEN)), student_tensors(file))
+    return encoder, tokenizer_of(file)
 
 
 def model_folder(folder: Path, **changes: object) -> Path:
