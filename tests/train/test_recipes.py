@@ -100,6 +100,7 @@ def test_distillation_from_a_file_or_a_model(teacher: str, model: str, texts: li
     name = tmp_path / "teacher.bin"
     if teacher == "file":
         write_teacher(name, toys.teacher_file())
+        model = str(toys.model_folder(tmp_path / "wide", hidden_size=toys.HIDDEN))
     else:
         name = toys.model_folder(tmp_path / "other", hidden_size=64)
     out = tmp_path / "out"
