@@ -10,7 +10,7 @@ Shapes: O rows of a matrix, I columns.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -212,8 +212,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         if form.leaves is not Leaves.BANKS:
             config, adapters = open_adapters(folder, config)
     readers = _readers(form, config, shards, adapters)
-    forms = {name: form_of(name, shards.names()) for name in readers if form is OWN_FORM}
-    compact = {name: (how, partial(_parts, shards, name, how)) for name, how in forms.items() if how}
+    forms = _compact_forms(readers, shards) if form is OWN_FORM else {}
+    compact = {name: (how, partial(_parts, shards, name, how)) for name, how in forms.items()}
     return Checkpoint(config, _layout_of(form, folder, shards), readers, compact)
 
 
@@ -222,9 +222,8 @@ def _readers(form: Form, config: ModelConfig, shards: Shards, adapters: tuple[Ad
     shapes = tensor_shapes(config)
     banks = {name: shape for name, shape in shapes.items() if adapters and is_bank(name)}
     inside = {name: shape for name, shape in shapes.items() if name not in banks}
-    matrices = {name for name, shape in inside.items() if len(shape) == 2}
-    found = {name: form_of(name, shards.names()) for name in matrices if form is OWN_FORM}
-    compact = {name: how for name, how in found.items() if how}
+    matrices = [name for name, shape in inside.items() if len(shape) == 2]
+    compact = _compact_forms(matrices, shards) if form is OWN_FORM else {}
     check_tensors(shards, form, inside, compact=compact)
     for adapter in adapters:
         adapter.check(banks)
@@ -237,6 +236,12 @@ def _readers(form: Form, config: ModelConfig, shards: Shards, adapters: tuple[Ad
         return partial(read_place, shards, form.place(name))
 
     return {name: reader(name) for name in shapes}
+
+
+def _compact_forms(names: Iterable[str], shards: Shards) -> dict[str, Compact]:
+    """How those of these tensors are stored that are in fewer bits."""
+    stored = shards.names()
+    return {name: form for name in names if (form := form_of(name, stored))}
 
 
 def _parts(shards: Shards, name: str, form: Compact) -> Parts:
